@@ -1,0 +1,176 @@
+"""The Protocol that every front sees, and the values it speaks in.
+
+Async, because fronts must never block. `LocalClient` runs the services on one thread; `RemoteClient` will speak HTTP.
+Jobs are named by id, by name (the newest of that name) or by a prefix of either that fits one job.
+Errors are `AinfinityError`s; each method names only those special to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from ainfinity.schema.event import Event
+from ainfinity.schema.training_job import JobSpec
+from ainfinity.schema.views import ArtifactRow, JobDetail, JobRow, MetricPoint, Progress, WorkerStatus
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Which jobs: newest first, or for `live` in the order in which they will run."""
+
+    states: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    owner: str = ""
+    text: str = ""
+    limit: int | None = 50
+    #: Only jobs submitted before this (time, id): the last row of the page before.
+    before: tuple[float, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """A plan shown before a launch. `steps` and prices are None where they are unknown."""
+
+    plan_hash: str
+    plan: Mapping[str, Any]
+    spec: Mapping[str, Any]
+    needs_approval: bool
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Complete log lines of one attempt. `offset` is the byte offset after them: the place to go on from."""
+
+    attempt: int
+    lines: Sequence[str]
+    offset: int
+    #: Whether nothing more will come (the attempt is over and all was read).
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FeedItem:
+    """What changed since the last item: new events, and the rows and progress of the jobs concerned.
+
+    `cursor` and `rev` are the place to go on from. A front replaces its rows by these; it needs no other reading.
+    """
+
+    cursor: int
+    rev: int
+    events: tuple[Event, ...] = ()
+    jobs: tuple[JobRow, ...] = ()
+    progress: Mapping[str, Progress] = field(default_factory=dict[str, Progress])
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A delivery that is owed: one event to be told at one place."""
+
+    id: int
+    place: str
+    job_id: str
+    event: Event
+    tries: int
+
+
+class Client(Protocol):
+    """All that a front can ask for."""
+
+    async def plan(self, spec: JobSpec) -> PlanView:
+        """Validate and plan without storing anything."""
+        ...
+
+    async def submit(self, spec: JobSpec, key: str, *, plan_hash: str = "") -> JobRow:
+        """Store a job and queue it, or ask for its approval. The same `key` twice is one job.
+
+        With `plan_hash` the launch is refused (`PlanChanged`) when the plan is another by now.
+
+        Errors: NameTaken, KeyReused, DataInvalid, NotSupported, PlanChanged.
+        """
+        ...
+
+    async def list_jobs(self, query: JobQuery) -> Sequence[JobRow]:
+        """Return the jobs that fit."""
+        ...
+
+    async def get_job(self, job: str) -> JobDetail:
+        """Return everything about one job."""
+        ...
+
+    async def cancel(self, job: str) -> JobRow:
+        """Wish the job ended; the engine tears it down. Repeating it changes nothing. Errors: WrongState."""
+        ...
+
+    async def retry(self, job: str, *, from_step: int | None = None, spec: JobSpec | None = None) -> JobRow:
+        """Queue a finished job again as a new attempt, from its newest or the given checkpoint.
+
+        With another `spec` (same name) a new job is made that starts from nothing. Errors: WrongState.
+        """
+        ...
+
+    async def approve(self, job: str, plan_hash: str = "") -> JobRow:
+        """Approve the plan of that hash, or the one that stands. Errors: WrongState, PlanChanged."""
+        ...
+
+    async def reject(self, job: str, reason: str) -> JobRow:
+        """Reject a job that waits for approval. Errors: WrongState."""
+        ...
+
+    async def delete(self, job: str) -> None:
+        """Remove the record of a job that is over; its files stay. Errors: WrongState."""
+        ...
+
+    async def events(self, job: str = "", *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+        """Return events after the cursor, of one job or of all, in order of `seq`."""
+        ...
+
+    def feed(self, cursor: int | None = None, rev: int | None = None) -> AsyncIterator[FeedItem]:
+        """Yield what changes, for as long as it is iterated; None means from now on."""
+        ...
+
+    async def logs(
+        self, job: str, *, attempt: int | None = None, offset: int | None = None, tail: int | None = None
+    ) -> LogChunk:
+        """Return log lines of an attempt (the newest by default) from a byte offset, or its last `tail` lines."""
+        ...
+
+    def follow_logs(self, job: str, *, attempt: int | None = None, tail: int | None = 10) -> AsyncIterator[LogChunk]:
+        """Yield log lines as they come, until the job is over; a new attempt follows on its own."""
+        ...
+
+    async def metrics(
+        self, job: str, *, names: Sequence[str] = (), after: tuple[int, int] = (0, -1), limit: int | None = None
+    ) -> Sequence[MetricPoint]:
+        """Return reported steps after (attempt, step), all metrics or those named, evenly thinned out to `limit`."""
+        ...
+
+    async def artifacts(self, job: str) -> Sequence[ArtifactRow]:
+        """Return what the job left: adapter or model, checkpoints, logs."""
+        ...
+
+    async def pull(self, job: str, what: str, folder: str) -> Sequence[str]:
+        """Copy `adapter`, `model`, `checkpoint[:STEP]` or `logs` to a folder, checked by sha256; return the paths."""
+        ...
+
+    async def notices(self, place: str, *, limit: int = 20) -> Sequence[Notice]:
+        """Claim notices owed to one place, for a minute each."""
+        ...
+
+    async def settle_notice(self, notice_id: int, result: Literal["sent", "failed"], detail: str = "") -> None:
+        """Say what became of a claimed notice."""
+        ...
+
+    async def worker(self) -> WorkerStatus:
+        """Tell whether a worker is alive and what it has to do."""
+        ...
+
+    async def ensure_worker(self) -> WorkerStatus:
+        """Start a worker if jobs are live and no lease is."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of files and threads. Jobs go on."""
+        ...

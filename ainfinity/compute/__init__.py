@@ -1,0 +1,1 @@
+"""Where attempts run. Every backend keeps the contract of `port.Compute`."""

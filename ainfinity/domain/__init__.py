@@ -1,0 +1,1 @@
+"""Pure rules: no IO, clock, SQL or await."""

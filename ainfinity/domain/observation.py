@@ -1,0 +1,33 @@
+"""What a compute backend says about an attempt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """How far an attempt's machine or process is, in the backend's eyes."""
+
+    SETTING_UP = "setting_up"
+    RUNNING = "running"
+    RECOVERING = "recovering"
+    EXITED = "exited"
+    #: It was there and vanished without saying how it ended: power loss, reboot, a supervisor killed with -9.
+    VANISHED = "vanished"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The backend's latest word about one attempt.
+
+    `machine` tells whether anything of it still runs or costs: a process, a cluster. An attempt is over only when that
+    is False. `exit_code` is set with `EXITED` alone.
+    """
+
+    name: str
+    phase: Phase
+    machine: bool
+    handle: str = ""
+    exit_code: int | None = None
+    reason: str = ""

@@ -1,0 +1,1 @@
+"""What crosses a boundary: job files, states, plans, events, and what fronts are shown."""

@@ -1,0 +1,141 @@
+"""A job as a person writes it: recipe, resources and policy.
+
+`JobSpec` is the one model of a job file. It embeds the trainer's own `Recipe`, so that there is no second schema of
+what can be trained. Specs hold names of secrets, never their values.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from training.recipe import Recipe
+
+#: A job name is a DNS label, so that it can stand in cluster names, folders and URLs, and never in a shell as anything else.
+NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
+SECRET_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"  # noqa: S105  # a pattern for names, no password
+
+
+def _check_name(name: str) -> str:
+    if not re.match(NAME_PATTERN, name) or "\n" in name:
+        raise ValueError("must be 1 to 64 of a-z, 0-9 and '-', beginning and ending with a letter or digit")
+    return name
+
+
+def _check_secret(name: str) -> str:
+    if not re.fullmatch(SECRET_PATTERN, name):
+        raise ValueError("must be the name of a secret (letters, digits, '_'), not its value")
+    return name
+
+
+JobName = Annotated[str, AfterValidator(_check_name)]
+SecretName = Annotated[str, AfterValidator(_check_secret)]
+Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:=/-]+$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Resources(_Frozen):
+    """Where a job may run and what it needs there."""
+
+    infra: str = Field(
+        default="local",
+        pattern=r"^[a-z0-9][A-Za-z0-9_/.*-]{0,127}$",
+        description="`local`, or an infrastructure as SkyPilot names it: `slurm/cluster`, `k8s`, `aws/us-east-1`.",
+    )
+    gpus: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(:[0-9]+)?$",
+        description="Accelerators a node, as `H100:8`; unset means CPU, or on this machine the GPUs it has.",
+    )
+    nodes: int = Field(default=1, ge=1, le=1024, description="Number of nodes.")
+    processes: int | None = Field(
+        default=None, ge=1, le=64, description="Ranks a node; by default one a GPU, or one on a CPU."
+    )
+    cpus: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)?\+?$", description="CPUs a node, as `8` or `8+`.")
+    memory: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)?[+x]?$", description="GiB a node, as `32+`.")
+    disk_size: int | None = Field(default=None, ge=10, le=65536, description="Disk in GiB.")
+    image: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$", description="Container image, as `docker:name:tag`."
+    )
+    spot: bool = Field(default=False, description="Whether a preemptible machine will do.")
+    python: str | None = Field(
+        default=None,
+        pattern=r"^/[^\s'\"\\$`;&|<>]*$",
+        description="Interpreter on the machine that has the trainer's packages; unset means our own environment.",
+    )
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs a node; 0 where none is asked for."""
+        if self.gpus is None:
+            return 0
+        _, _, count = self.gpus.partition(":")
+        return int(count) if count else 1
+
+    @property
+    def ranks(self) -> int:
+        """Trainer processes a node."""
+        return self.processes or self.gpu_count or 1
+
+    @property
+    def slots(self) -> int:
+        """How many of the local backend's slots the job takes."""
+        return max(1, self.gpu_count)
+
+
+class Policy(_Frozen):
+    """What may be done with the job and for it, and when a person is asked."""
+
+    approval: Literal["auto", "required"] = Field(
+        default="auto", description="`required`: a person approves the plan before it is launched."
+    )
+    priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first; equal ones in order of submission.")
+    retries: int = Field(default=0, ge=0, le=100, description="New attempts after a failure of the job itself.")
+    on_lost: Literal["resume", "fail"] = Field(
+        default="resume",
+        description="After the machine vanished or rebooted: resume from the checkpoint in a new attempt, or fail.",
+    )
+    max_duration: float | None = Field(
+        default=None, gt=0, description="Seconds after which an attempt checkpoints and ends, on its own machine too."
+    )
+    max_cost: float | None = Field(default=None, gt=0, description="Dollars the job may cost in total.")
+    notify: Literal["finish", "all", "none"] = Field(default="finish", description="Which events the owner is told.")
+
+
+class JobSpec(_Frozen):
+    """One job. Immutable: a changed wish is a new job, or a retry with named changes."""
+
+    name: JobName = Field(description="Unique among live jobs; part of cluster and folder names.")
+    recipe: Recipe = Field(description="What to train.")
+    resources: Resources = Field(default_factory=Resources, description="Where it may run.")
+    policy: Policy = Field(default_factory=Policy, description="What may be done for it.")
+    tags: tuple[Tag, ...] = Field(default=(), max_length=32, description="For finding and grouping.")
+    note: str = Field(default="", max_length=2000, description="For people.")
+    secrets: tuple[SecretName, ...] = Field(
+        default=(), max_length=32, description="Names of stored secrets that the trainer gets as environment variables."
+    )
+    recipe_name: str | None = Field(default=None, max_length=128, description="The ready recipe this came from.")
+
+    @field_validator("note")
+    @classmethod
+    def _no_control_characters(cls, text: str) -> str:
+        if any(ord(character) < 32 and character not in "\n\t" for character in text):
+            raise ValueError("must not hold control characters")
+        return text
+
+    @model_validator(mode="after")
+    def _check_together(self) -> JobSpec:
+        if self.resources.infra == "local" and self.resources.nodes > 1:
+            raise ValueError("resources.nodes: this machine is one node; set resources.infra, or nodes to 1")
+        if self.resources.infra == "local" and self.resources.spot:
+            raise ValueError("resources.spot: this machine cannot be preempted; remove it, or set resources.infra")
+        return self
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values, from which `JobSpec.model_validate` gives it back."""
+        return self.model_dump(mode="json")

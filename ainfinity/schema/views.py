@@ -1,0 +1,119 @@
+"""What fronts are shown. Published models: `--json` output is validated against them.
+
+Times are Unix seconds (UTC). Slotted dataclasses and not pydantic models, because `list`, completion and the first
+paint of the terminal UI make thousands of them without importing pydantic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The latest of a job's running numbers. `rev` rises with every change anywhere in the store."""
+
+    step: int = 0
+    total_steps: int = 0
+    loss: float | None = None
+    lr: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    updated_at: float | None = None
+    rev: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job in a list."""
+
+    id: str
+    name: str
+    state: str
+    desired: str
+    owner: str
+    model: str
+    infra: str
+    gpus: str
+    priority: int
+    tags: tuple[str, ...]
+    note: str
+    attempt: int
+    submitted_at: float
+    started_at: float | None
+    finished_at: float | None
+    stale_since: float | None
+    error_code: str
+    error_message: str
+    seq: int
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One launch of a job."""
+
+    job_id: str
+    number: int
+    name: str
+    state: str
+    backend: str
+    handle: str
+    intent_at: float
+    started_at: float | None
+    finished_at: float | None
+    exit_code: int | None
+    outcome: str
+    reason: str
+    resume_step: int | None
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRow:
+    """A file or folder that a job made and that outlives its machine."""
+
+    job_id: str
+    attempt: int
+    kind: str
+    path: str
+    size: int
+    sha256: str
+    at: float
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobDetail:
+    """Everything about one job that fits on a page."""
+
+    job: JobRow
+    spec: dict[str, Any]
+    plan: dict[str, Any] | None
+    plan_hash: str
+    attempts: tuple[AttemptRow, ...]
+    artifacts: tuple[ArtifactRow, ...]
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPoint:
+    """One optimizer step as the trainer reported it."""
+
+    attempt: int
+    step: int
+    at: float
+    values: dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """Who carries wishes out now. `alive` is whether a live lease exists."""
+
+    alive: bool
+    holder: str
+    epoch: int
+    expires_at: float
+    live_jobs: int
+    version: str = ""
