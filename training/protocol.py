@@ -3,7 +3,7 @@
     {"ainfinity": 1, "seq": 7, "kind": "step", "at": 1760000000.25, "step": 3, "loss": 1.5, ...}
 
 `seq` rises strictly over the life of an attempt, also over its restarts, so reading a log twice changes nothing.
-A reader drops a line whose seq is not above the last one it took. Every other line on stdout or stderr is plain log text.
+A reader drops a line whose seq is not above the last one it took. Every other line on stdout or stderr is plain text.
 """
 
 from __future__ import annotations

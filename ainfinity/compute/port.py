@@ -85,7 +85,7 @@ class Compute(Protocol):
         ...
 
     def verify(self, name: str, files: Sequence[Mapping[str, Any]]) -> str:
-        """Check that each `{path, size, sha256}` lies durable where the attempt said, and return "" or what is wrong."""
+        """Check that each `{path, size, sha256}` lies durable where it should; return "" or what is wrong."""
         ...
 
     def release(self, name: str) -> None:

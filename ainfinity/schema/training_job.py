@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from training.recipe import Recipe
 
-#: A job name is a DNS label, so that it can stand in cluster names, folders and URLs, and never in a shell as anything else.
+#: A job name is a DNS label: it can stand in cluster names, folders and URLs, and in a shell only as itself.
 NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
 SECRET_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"  # noqa: S105  # a pattern for names, no password
 
@@ -56,7 +56,7 @@ class Resources(_Frozen):
     processes: int | None = Field(
         default=None, ge=1, le=64, description="Ranks a node; by default one a GPU, or one on a CPU."
     )
-    cpus: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)?\+?$", description="CPUs a node, as `8` or `8+`.")
+    cpus: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)?\+?$", description="CPUs a node: `8`, `8+`.")
     memory: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)?[+x]?$", description="GiB a node, as `32+`.")
     disk_size: int | None = Field(default=None, ge=10, le=65536, description="Disk in GiB.")
     image: str | None = Field(
@@ -94,7 +94,7 @@ class Policy(_Frozen):
     approval: Literal["auto", "required"] = Field(
         default="auto", description="`required`: a person approves the plan before it is launched."
     )
-    priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first; equal ones in order of submission.")
+    priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first, equal ones in order.")
     retries: int = Field(default=0, ge=0, le=100, description="New attempts after a failure of the job itself.")
     on_lost: Literal["resume", "fail"] = Field(
         default="resume",

@@ -8,7 +8,7 @@ read-then-update then silently loses other writers' changes. The driver's own tr
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
 
     @contextmanager
-    def write(self, *, durable: bool = False) -> Iterator[Connection]:
+    def write(self, *, durable: bool = False) -> Generator[Connection]:
         """Run one writing transaction: committed at the end of the block, rolled back on any exception.
 
         With `durable` the commit survives a power loss too; other commits survive the death of any process.
@@ -54,13 +54,13 @@ class Database:
             yield connection
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> Generator[Connection]:
         """Run one reading transaction: everything read in the block is of one moment."""
         with self._connect("read") as connection:
             yield connection
 
     @contextmanager
-    def _connect(self, mode: str) -> Iterator[Connection]:
+    def _connect(self, mode: str) -> Generator[Connection]:
         try:
             with self.engine.connect() as raw:
                 connection = raw.execution_options(**{_MODE: mode})
