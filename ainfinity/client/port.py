@@ -9,24 +9,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ainfinity.schema.event import Event
-from ainfinity.schema.training_job import JobSpec
-from ainfinity.schema.views import ArtifactRow, JobDetail, JobRow, MetricPoint, Progress, WorkerStatus
+from ainfinity.schema.views import ArtifactRow, JobDetail, JobQuery, JobRow, MetricPoint, Progress, WorkerStatus
 
+if TYPE_CHECKING:  # Importing pydantic costs more than all that `list` and completion may.
+    from ainfinity.schema.training_job import JobSpec
 
-@dataclass(frozen=True, slots=True)
-class JobQuery:
-    """Which jobs: newest first, or for `live` in the order in which they will run."""
-
-    states: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    owner: str = ""
-    text: str = ""
-    limit: int | None = 50
-    #: Only jobs submitted before this (time, id): the last row of the page before.
-    before: tuple[float, str] | None = None
+__all__ = ["Client", "FeedItem", "JobQuery", "LogChunk", "Notice", "PlanView"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What fronts are shown. Published models: `--json` output is validated against them.
+"""What fronts ask for and are shown. Published models: `--json` output is validated against them.
 
 Times are Unix seconds (UTC). Slotted dataclasses and not pydantic models, because `list`, completion and the first
 paint of the terminal UI make thousands of them without importing pydantic.
@@ -48,6 +48,19 @@ class JobRow:
     error_message: str
     seq: int
     progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Which jobs: newest first, or for `live` in the order in which they will run."""
+
+    states: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    owner: str = ""
+    text: str = ""
+    limit: int | None = 50
+    #: Only jobs submitted before this (time, id): the last row of the page before.
+    before: tuple[float, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
