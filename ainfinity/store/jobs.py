@@ -1,0 +1,207 @@
+"""Job and attempt rows as fronts and the engine read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ainfinity.core.exceptions import AmbiguousName, NotFound
+from ainfinity.domain.fold import AttemptFold, JobFold
+from ainfinity.schema.states import JOB_LIVE
+from ainfinity.schema.views import ArtifactRow, AttemptRow, JobQuery, JobRow, Progress
+from ainfinity.store import tables
+from ainfinity.store.events import ATTEMPT, ATTEMPT_FOLD, EVENT, JOB, attempt_fold, job_fold
+
+PROGRESS: sa.Table = tables.ProgressRow.__table__  # pyright: ignore[reportAttributeAccessIssue]
+PLAN: sa.Table = tables.PlanRow.__table__  # pyright: ignore[reportAttributeAccessIssue]
+ARTIFACT: sa.Table = tables.ArtifactEntry.__table__  # pyright: ignore[reportAttributeAccessIssue]
+CHUNK: sa.Table = tables.MetricChunk.__table__  # pyright: ignore[reportAttributeAccessIssue]
+DELIVERY: sa.Table = tables.Delivery.__table__  # pyright: ignore[reportAttributeAccessIssue]
+META: sa.Table = tables.Meta.__table__  # pyright: ignore[reportAttributeAccessIssue]
+AUDIT: sa.Table = tables.Audit.__table__  # pyright: ignore[reportAttributeAccessIssue]
+
+_PROGRESS = ("step", "total_steps", "loss", "lr", "tokens_per_second", "eta_seconds", "updated_at", "rev")
+_ROW = (
+    "id", "name", "state", "desired", "owner", "model", "infra", "gpus", "priority", "tags", "note", "attempt",
+    "submitted_at", "started_at", "finished_at", "stale_since", "error_code", "error_message", "seq",
+)  # fmt: skip
+_LIVE = tuple(str(state) for state in JOB_LIVE)
+
+
+def _rows() -> sa.Select[Any]:
+    columns = [JOB.c[name] for name in _ROW] + [PROGRESS.c[name].label(f"p_{name}") for name in _PROGRESS]
+    return sa.select(*columns).select_from(JOB.outerjoin(PROGRESS, PROGRESS.c.job_id == JOB.c.id))
+
+
+def _row(found: Any) -> JobRow:
+    values = {name: getattr(found, name) for name in _ROW}
+    values["tags"] = tuple(values["tags"])
+    progress = Progress()
+    if found.p_rev is not None:
+        progress = Progress(**{name: getattr(found, f"p_{name}") for name in _PROGRESS})
+    return JobRow(**values, progress=progress)
+
+
+def escape_like(text: str) -> str:
+    r"""Return `text` for a LIKE pattern with `\` as its escape character."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def query(connection: Connection, wanted: JobQuery) -> list[JobRow]:
+    """Return the jobs that fit, newest first."""
+    statement = _rows().order_by(JOB.c.submitted_at.desc(), JOB.c.id.desc())
+    if wanted.states:
+        statement = statement.where(JOB.c.state.in_(wanted.states))
+    if wanted.owner:
+        statement = statement.where(JOB.c.owner == wanted.owner)
+    if wanted.text:
+        pattern = f"%{escape_like(wanted.text)}%"
+        places = (JOB.c.id, JOB.c.name, JOB.c.model, JOB.c.note)
+        statement = statement.where(sa.or_(*(place.ilike(pattern, escape="\\") for place in places)))
+    if wanted.before is not None:
+        at, job_id = wanted.before
+        statement = statement.where(sa.tuple_(JOB.c.submitted_at, JOB.c.id) < sa.tuple_(at, job_id))
+    for tag in wanted.tags:
+        # Tags hold no quote or backslash, so the JSON text of the column holds a tag as it stands, in quotes.
+        pattern = f'%"{escape_like(tag)}"%'
+        statement = statement.where(sa.cast(JOB.c.tags, sa.Text).like(pattern, escape="\\"))
+    if wanted.limit is not None:
+        statement = statement.limit(wanted.limit)
+    return [_row(found) for found in connection.execute(statement)]
+
+
+def by_ids(connection: Connection, ids: Iterable[str]) -> list[JobRow]:
+    """Return the rows of the jobs that exist among `ids`, in no particular order."""
+    rows: list[JobRow] = []
+    wanted = list(dict.fromkeys(ids))
+    for start in range(0, len(wanted), 500):
+        part = _rows().where(JOB.c.id.in_(wanted[start : start + 500]))
+        rows.extend(_row(found) for found in connection.execute(part))
+    return rows
+
+
+def get(connection: Connection, job_id: str) -> JobRow:
+    """Return one job by id. Errors: NotFound."""
+    found = by_ids(connection, [job_id])
+    if not found:
+        raise NotFound(f"There is no job {job_id}.", hint="`ainfinity list --all` shows all jobs.")
+    return found[0]
+
+
+def resolve(connection: Connection, wanted: str) -> str:
+    """Return the id of a job given by id, by name (the newest of it), or by a prefix of either that fits one name.
+
+    Errors:
+        NotFound: nothing fits. AmbiguousName: the prefix fits several names.
+    """
+    columns = sa.select(JOB.c.id, JOB.c.name).order_by(JOB.c.submitted_at.desc(), JOB.c.id.desc())
+    exact = connection.execute(columns.where(sa.or_(JOB.c.id == wanted, JOB.c.name == wanted)).limit(1)).one_or_none()
+    if exact is not None:
+        return str(exact.id)
+    if wanted:
+        pattern = f"{escape_like(wanted)}%"
+        fits = sa.or_(JOB.c.id.like(pattern, escape="\\"), JOB.c.name.like(pattern, escape="\\"))
+        newest: dict[str, str] = {}
+        for found in connection.execute(columns.where(fits).limit(200)):
+            newest.setdefault(found.name, found.id)
+        if len(newest) == 1:
+            return next(iter(newest.values()))
+        if newest:
+            names = ", ".join(sorted(newest)[:5])
+            raise AmbiguousName(f"Several jobs begin with {wanted!r}: {names}.", hint="Give more of the name.")
+    raise NotFound(f"There is no job {wanted!r}.", hint="`ainfinity list --all` shows all jobs.")
+
+
+def live_id_of_name(connection: Connection, name: str) -> str | None:
+    """Return the id of the live job of that name, if there is one."""
+    statement = sa.select(JOB.c.id).where(JOB.c.name == name, JOB.c.state.in_(_LIVE)).limit(1)
+    return connection.execute(statement).scalar_one_or_none()
+
+
+def by_key(connection: Connection, key: str) -> tuple[str, str] | None:
+    """Return (id, digest of the spec) of the job that was submitted with this idempotency key."""
+    row = connection.execute(sa.select(JOB.c.id, JOB.c.key_sha256).where(JOB.c.key == key)).one_or_none()
+    return None if row is None else (row.id, row.key_sha256)
+
+
+def spec_and_plan(connection: Connection, job_id: str) -> tuple[dict[str, Any], str, dict[str, Any], dict[str, Any]]:
+    """Return the job's spec, plan hash, plan and result."""
+    row = connection.execute(
+        sa.select(JOB.c.spec, JOB.c.plan_hash, JOB.c.result, PLAN.c.plan)
+        .select_from(JOB.outerjoin(PLAN, (PLAN.c.job_id == JOB.c.id) & (PLAN.c.plan_hash == JOB.c.plan_hash)))
+        .where(JOB.c.id == job_id)
+    ).one()
+    return row.spec, row.plan_hash, row.plan or {}, row.result
+
+
+def fold_of(connection: Connection, job_id: str) -> JobFold:
+    """Return the job's fold as stored."""
+    return job_fold(connection.execute(sa.select(JOB).where(JOB.c.id == job_id)).one())
+
+
+def attempts(connection: Connection, job_id: str) -> list[AttemptRow]:
+    """Return a job's attempts, oldest first."""
+    names = (
+        "job_id", "number", "name", "state", "backend", "handle", "intent_at", "started_at", "finished_at", "exit_code",
+        "outcome", "reason", "resume_step", "provenance",
+    )  # fmt: skip
+    statement = sa.select(*(ATTEMPT.c[name] for name in names)).where(ATTEMPT.c.job_id == job_id)
+    return [AttemptRow(**row._mapping) for row in connection.execute(statement.order_by(ATTEMPT.c.number))]  # pyright: ignore[reportPrivateUsage]
+
+
+def artifacts(connection: Connection, job_id: str) -> list[ArtifactRow]:
+    """Return what a job left, oldest first."""
+    names = ("job_id", "attempt", "kind", "path", "size", "sha256", "at", "step")
+    statement = sa.select(*(ARTIFACT.c[name] for name in names)).where(ARTIFACT.c.job_id == job_id)
+    return [ArtifactRow(**row._mapping) for row in connection.execute(statement.order_by(ARTIFACT.c.id))]  # pyright: ignore[reportPrivateUsage]
+
+
+def add_artifacts(connection: Connection, rows: Sequence[ArtifactRow]) -> None:
+    """Store artifacts; one that is known by (job, attempt, kind, path) is replaced."""
+    for row in rows:
+        values = {
+            name: getattr(row, name) for name in ("job_id", "attempt", "kind", "path", "size", "sha256", "at", "step")
+        }
+        same = sa.and_(*(ARTIFACT.c[name] == values[name] for name in ("job_id", "attempt", "kind", "path")))
+        if not connection.execute(ARTIFACT.update().where(same).values(values)).rowcount:
+            connection.execute(ARTIFACT.insert().values(values))
+
+
+def live_count(connection: Connection) -> int:
+    """Return how many jobs are not over."""
+    statement = sa.select(sa.func.count()).select_from(JOB).where(JOB.c.state.in_(_LIVE))
+    return connection.execute(statement).scalar_one()
+
+
+def installation(connection: Connection) -> str:
+    """Return this installation's random id, 8 hex digits; attempt names begin with it."""
+    return str(connection.execute(sa.select(META.c.value).where(META.c.name == "installation")).scalar_one())
+
+
+def audit(connection: Connection, at: float, actor: str, action: str, subject: str, **detail: Any) -> None:
+    """Record who did what."""
+    connection.execute(AUDIT.insert().values(at=at, actor=actor, action=action, subject=subject, detail=detail))
+
+
+def delete(connection: Connection, job_id: str) -> None:
+    """Remove a job's rows. Its last event stays, so that `seq` is never given out twice."""
+    for table in (PROGRESS, PLAN, ARTIFACT, CHUNK, DELIVERY, ATTEMPT):
+        connection.execute(table.delete().where(table.c.job_id == job_id))
+    last = sa.select(sa.func.max(EVENT.c.seq)).scalar_subquery()
+    connection.execute(EVENT.delete().where(EVENT.c.job_id == job_id, EVENT.c.seq != last))
+    connection.execute(JOB.delete().where(JOB.c.id == job_id))
+
+
+def attempt_folds(connection: Connection, keys: Iterable[tuple[str, int]]) -> dict[str, tuple[AttemptFold, int, int]]:
+    """Return (fold, log offset, trainer seq) of the given attempts, by job id."""
+    found: dict[str, tuple[AttemptFold, int, int]] = {}
+    wanted = list(keys)
+    columns = [ATTEMPT.c[name] for name in (*ATTEMPT_FOLD, "log_offset", "line_seq")]
+    for start in range(0, len(wanted), 400):
+        part = sa.select(*columns).where(sa.tuple_(ATTEMPT.c.job_id, ATTEMPT.c.number).in_(wanted[start : start + 400]))
+        for row in connection.execute(part):
+            found[row.job_id] = (attempt_fold(row), row.log_offset, row.line_seq)
+    return found

@@ -1,0 +1,54 @@
+"""The store: one database, one clock, one doorbell."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from sqlalchemy.engine import Connection
+
+from ainfinity.core.clock import Clock
+from ainfinity.store.database import Database
+
+
+class Bell(Protocol):
+    """Something that wakes whoever waits for changes. It carries no data; a lost ring costs latency, never truth."""
+
+    def ring(self) -> None:
+        """Wake the listeners; never raises, never blocks."""
+        ...
+
+
+class SilentBell:
+    """Wakes nobody."""
+
+    def ring(self) -> None:
+        """Do nothing."""
+
+
+class Store:
+    """What services and engine share. `places` are where notices are owed to."""
+
+    def __init__(self, database: Database, clock: Clock, bell: Bell | None = None, places: Sequence[str] = ()) -> None:
+        self.database = database
+        self.clock = clock
+        self.bell: Bell = bell or SilentBell()
+        self.places = tuple(places)
+
+    @contextmanager
+    def write(self, *, durable: bool = False) -> Generator[Connection]:
+        """Run one writing transaction and ring the doorbell after its commit."""
+        with self.database.write(durable=durable) as connection:
+            yield connection
+        self.bell.ring()
+
+    @contextmanager
+    def read(self) -> Generator[Connection]:
+        """Run one reading transaction."""
+        with self.database.read() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()
