@@ -13,12 +13,12 @@ from ainfinity.core.exceptions import NotFound
 from ainfinity.domain.fold import AttemptFold, JobFold, fold_attempt, fold_job
 from ainfinity.schema.event import TERMINAL_EVENTS, Event, EventType
 from ainfinity.schema.states import AttemptState, Desired, JobState
-from ainfinity.store import tables
+from ainfinity.store.tables import core
 
-JOB: sa.Table = tables.Job.__table__  # pyright: ignore[reportAttributeAccessIssue]
-ATTEMPT: sa.Table = tables.Attempt.__table__  # pyright: ignore[reportAttributeAccessIssue]
-EVENT: sa.Table = tables.EventRow.__table__  # pyright: ignore[reportAttributeAccessIssue]
-DELIVERY: sa.Table = tables.Delivery.__table__  # pyright: ignore[reportAttributeAccessIssue]
+JOB = core("job")
+ATTEMPT = core("attempt")
+EVENT = core("event")
+DELIVERY = core("delivery")
 
 JOB_FOLD = tuple(field.name for field in fields(JobFold))
 ATTEMPT_FOLD = tuple(field.name for field in fields(AttemptFold))

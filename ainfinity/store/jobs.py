@@ -10,18 +10,18 @@ from sqlalchemy.engine import Connection
 
 from ainfinity.core.exceptions import AmbiguousName, NotFound
 from ainfinity.domain.fold import AttemptFold, JobFold
-from ainfinity.schema.states import JOB_LIVE
+from ainfinity.schema.states import JOB_ENGINE, JOB_LIVE
 from ainfinity.schema.views import ArtifactRow, AttemptRow, JobQuery, JobRow, Progress
-from ainfinity.store import tables
 from ainfinity.store.events import ATTEMPT, ATTEMPT_FOLD, EVENT, JOB, attempt_fold, job_fold
+from ainfinity.store.tables import core
 
-PROGRESS: sa.Table = tables.ProgressRow.__table__  # pyright: ignore[reportAttributeAccessIssue]
-PLAN: sa.Table = tables.PlanRow.__table__  # pyright: ignore[reportAttributeAccessIssue]
-ARTIFACT: sa.Table = tables.ArtifactEntry.__table__  # pyright: ignore[reportAttributeAccessIssue]
-CHUNK: sa.Table = tables.MetricChunk.__table__  # pyright: ignore[reportAttributeAccessIssue]
-DELIVERY: sa.Table = tables.Delivery.__table__  # pyright: ignore[reportAttributeAccessIssue]
-META: sa.Table = tables.Meta.__table__  # pyright: ignore[reportAttributeAccessIssue]
-AUDIT: sa.Table = tables.Audit.__table__  # pyright: ignore[reportAttributeAccessIssue]
+PROGRESS = core("progress")
+PLAN = core("plan")
+ARTIFACT = core("artifact")
+CHUNK = core("metric_chunk")
+DELIVERY = core("delivery")
+META = core("meta")
+AUDIT = core("audit")
 
 _PROGRESS = ("step", "total_steps", "loss", "lr", "tokens_per_second", "eta_seconds", "updated_at", "rev")
 _ROW = (
@@ -29,6 +29,7 @@ _ROW = (
     "submitted_at", "started_at", "finished_at", "stale_since", "error_code", "error_message", "seq",
 )  # fmt: skip
 _LIVE = tuple(str(state) for state in JOB_LIVE)
+_ENGINE = tuple(str(state) for state in JOB_ENGINE)
 
 
 def _rows() -> sa.Select[Any]:
@@ -173,6 +174,12 @@ def add_artifacts(connection: Connection, rows: Sequence[ArtifactRow]) -> None:
 def live_count(connection: Connection) -> int:
     """Return how many jobs are not over."""
     statement = sa.select(sa.func.count()).select_from(JOB).where(JOB.c.state.in_(_LIVE))
+    return connection.execute(statement).scalar_one()
+
+
+def live_work_count(connection: Connection) -> int:
+    """Return how many jobs the engine has something to do for; those that wait for a person do not count."""
+    statement = sa.select(sa.func.count()).select_from(JOB).where(JOB.c.state.in_(_ENGINE))
     return connection.execute(statement).scalar_one()
 
 

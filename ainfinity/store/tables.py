@@ -1,15 +1,20 @@
 """The tables. Times are Unix seconds (UTC), JSON columns hold plain values, nothing here holds a secret's value.
 
 SQLModel's table models do not validate: what is written comes from `schema` and `domain`. Hot paths use Core
-statements on `Model.__table__`.
+statements on `core(name)`.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Column, Index, UniqueConstraint
+from sqlalchemy import JSON, Column, Index, Table, UniqueConstraint
 from sqlmodel import Field, SQLModel
+
+
+def core(name: str) -> Table:
+    """Return the Core table of that name, for statements on hot paths."""
+    return SQLModel.metadata.tables[name]
 
 
 def _json(default: Any = None) -> Any:
@@ -97,6 +102,7 @@ class Job(SQLModel, table=True):
     priority: int = 0
     tags: list[str] = _json(list)
     note: str = ""
+    notify: str = "finish"
     spec: dict[str, Any] = _json()
     # From here on the fold of the events.
     state: str

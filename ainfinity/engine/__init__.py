@@ -1,0 +1,1 @@
+"""Carries wishes out: makes the backends match what the store says is wanted."""
