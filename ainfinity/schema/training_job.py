@@ -36,7 +36,7 @@ Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:=/-]+$")
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Resources(_Frozen):
@@ -49,7 +49,7 @@ class Resources(_Frozen):
     )
     gpus: str | None = Field(
         default=None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(:[0-9]+)?$",
+        pattern=r"^[A-Za-z][A-Za-z0-9_.-]*(:[0-9]+)?$",
         description="Accelerators a node, as `H100:8`; unset means CPU, or on this machine the GPUs it has.",
     )
     nodes: int = Field(default=1, ge=1, le=1024, description="Number of nodes.")
