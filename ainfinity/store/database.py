@@ -18,7 +18,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from ainfinity.core.exceptions import AinfinityError, DatabaseBroken, DatabaseLocked, FolderUnwritable, Unreachable
+from ainfinity.core.exceptions import AinfinityError, DatabaseBroken, Unreachable
+from ainfinity.store.sqlite import explain
 
 _MODE = "ainfinity_mode"
 
@@ -88,24 +89,10 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def translate(error: DatabaseError | sqlite3.DatabaseError, url: str) -> AinfinityError | DatabaseError:
     """Return the error of ours that says what a driver's error means, or the same error where none does."""
-    text = str(getattr(error, "orig", error)).lower()
     place = url.removeprefix("sqlite:///") if url.startswith("sqlite") else "the database"
-    if "locked" in text or "busy" in text:
-        return DatabaseLocked(
-            f"{place} was locked by another process for too long.",
-            hint="Try again; if it stays so, `ainfinity doctor` shows who holds it.",
-        )
-    if "not a database" in text or "malformed" in text:
-        return DatabaseBroken(
-            f"{place} is damaged or no database.", hint="Restore a backup (see README, Backup); nothing was changed."
-        )
-    if "disk is full" in text or "disk i/o" in text:
-        return FolderUnwritable(f"The disk that holds {place} is full or failing.", hint="Free some space and retry.")
-    if "readonly" in text or "unable to open" in text:
-        return FolderUnwritable(
-            f"{place} cannot be opened for writing.",
-            hint="Check the folder's owner and rights, or set AINFINITY_DATA_DIR.",
-        )
+    known = explain(getattr(error, "orig", None) or error, place)
+    if known is not None:
+        return known
     if isinstance(error, OperationalError) and not url.startswith("sqlite"):
         return Unreachable("The database does not answer.", hint="Check AINFINITY_DATABASE_URL and the server.")
     return error if isinstance(error, DatabaseError) else DatabaseBroken(f"{place}: {error}")

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlmodel import col
 
 from ainfinity.core.exceptions import LeaseLost
-from ainfinity.store.tables import Lease
+from ainfinity.store.tables import core
+
+LEASE = core("lease")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,13 @@ def acquire(connection: Connection, name: str, holder: str, now: float, ttl: flo
     """
     _create(connection, name)
     taken = connection.execute(
-        sa.update(Lease)
+        LEASE.update()
         .where(
-            col(Lease.name) == name,
-            sa.or_(col(Lease.holder).in_(("", holder)), col(Lease.expires_at) <= now),
+            LEASE.c.name == name,
+            sa.or_(LEASE.c.holder.in_(("", holder)), LEASE.c.expires_at <= now),
         )
-        .values(holder=holder, epoch=col(Lease.epoch) + 1, expires_at=now + ttl, info=info)
-        .returning(col(Lease.epoch))
+        .values(holder=holder, epoch=LEASE.c.epoch + 1, expires_at=now + ttl, info=info)
+        .returning(LEASE.c.epoch)
     )
     return taken.scalar_one_or_none()
 
@@ -75,19 +76,17 @@ def check(connection: Connection, name: str, holder: str, epoch: int) -> None:
 def status(connection: Connection, name: str) -> LeaseStatus:
     """Return how the lease stands; one that nobody ever took is free at epoch 0."""
     row = connection.execute(
-        sa.select(col(Lease.holder), col(Lease.epoch), col(Lease.expires_at), col(Lease.info)).where(
-            col(Lease.name) == name
-        )
+        sa.select(LEASE.c.holder, LEASE.c.epoch, LEASE.c.expires_at, LEASE.c.info).where(LEASE.c.name == name)
     ).one_or_none()
     return LeaseStatus("", 0, 0.0, "") if row is None else LeaseStatus(*row)
 
 
 def _create(connection: Connection, name: str) -> None:
     # Writers come one at a time (see `Database.write`), so nobody can insert between the look and the insert.
-    if connection.execute(sa.select(col(Lease.name)).where(col(Lease.name) == name)).first() is None:
-        connection.execute(sa.insert(Lease).values(name=name, holder="", epoch=0, expires_at=0.0, info=""))
+    if connection.execute(sa.select(LEASE.c.name).where(LEASE.c.name == name)).first() is None:
+        connection.execute(LEASE.insert().values(name=name, holder="", epoch=0, expires_at=0.0, info=""))
 
 
 def _update(connection: Connection, name: str, holder: str, epoch: int, values: dict[str, str | float]) -> bool:
-    mine = (col(Lease.name) == name, col(Lease.holder) == holder, col(Lease.epoch) == epoch)
-    return connection.execute(sa.update(Lease).where(*mine).values(**values)).rowcount == 1
+    mine = (LEASE.c.name == name, LEASE.c.holder == holder, LEASE.c.epoch == epoch)
+    return connection.execute(LEASE.update().where(*mine).values(**values)).rowcount == 1

@@ -83,6 +83,7 @@ class Job(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "job"
     __table_args__: ClassVar[Any] = (
+        Index("ix_job_submitted", "submitted_at", "id"),
         Index("ix_job_team_submitted", "team", "submitted_at", "id"),
         Index("ix_job_state", "state", "submitted_at"),
         Index("ix_job_name", "name", "submitted_at"),
