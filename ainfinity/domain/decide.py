@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ainfinity.core.constants import EXIT_SECOND_COPY
 from ainfinity.domain.fold import AttemptFold, JobFold
 from ainfinity.domain.observation import Observation, Phase
 from ainfinity.schema.event import EventType
-from ainfinity.schema.states import ATTEMPT_TERMINAL, AttemptState, Desired, JobState, Outcome
+from ainfinity.schema.states import ATTEMPT_TERMINAL, JOB_TERMINAL, AttemptState, Desired, JobState, Outcome
 
 
 class Call(StrEnum):
@@ -88,7 +89,9 @@ _ATTEMPT_END = {
 
 
 def decide(job: JobFold, attempt: AttemptFold | None, seen: Seen, rules: Rules) -> Decision:
-    """Return the next thing to do for a job that is not over. `attempt` is its newest one."""
+    """Return the next thing to do for a job; nothing for one that is over. `attempt` is its newest one."""
+    if job.state in JOB_TERMINAL:
+        return NOTHING
     if attempt is None or attempt.state in ATTEMPT_TERMINAL:
         return _between_attempts(job, seen)
     if attempt.state == AttemptState.STOPPING:
@@ -131,7 +134,8 @@ def _present(job: JobFold, attempt: AttemptFold, found: Observation, seen: Seen,
             events.append((EventType.ATTEMPT_RECOVERING, {"reason": found.reason}))
         case Phase.EXITED | Phase.VANISHED:
             ending = _ending(attempt, found, seen)
-            return NOTHING if ending is None else _end(job, attempt, ending, found, events, rules)
+            if ending is not None:
+                return _end(job, attempt, ending, found, events, rules)
         case _:
             pass
     return Decision(tuple(events), attempt=attempt.number) if events else NOTHING
@@ -148,6 +152,10 @@ def _ending(attempt: AttemptFold, found: Observation, seen: Seen) -> _Ending | N
         if seen.export_problem:
             return _Ending(Outcome.FAILED, "export_invalid", seen.export_problem, code)
         return _Ending(Outcome.SUCCEEDED, exit_code=code)
+    if code == EXIT_SECOND_COPY or attempt.trainer_code == "second_copy":
+        return _Ending(
+            Outcome.LOST, "second_copy", attempt.trainer_message or "another copy held its checkpoints", code
+        )
     if found.phase == Phase.VANISHED:
         return _Ending(Outcome.LOST, "lost", found.reason or "the machine or its supervisor vanished", code)
     if attempt.trainer_end == "failed":
@@ -201,9 +209,14 @@ def _stopping(job: JobFold, attempt: AttemptFold, seen: Seen, rules: Rules) -> D
     if not gone:
         again = seen.stop_called_ago is None or seen.stop_called_ago >= rules.stop_again
         return Decision(call=Call.STOP, attempt=attempt.number) if again else NOTHING
-    outcome = Outcome.CANCELLED if job.desired == Desired.CANCEL else Outcome(attempt.outcome or Outcome.LOST)
+    outcome = Outcome.CANCELLED if job.desired == Desired.CANCEL else _outcome(attempt.outcome)
     ending = _Ending(outcome, attempt.code, attempt.reason, attempt.exit_code)
     return Decision(_over(job, attempt, ending, rules), attempt=attempt.number)
+
+
+def _outcome(text: str) -> Outcome:
+    """What a teardown was begun for; lost where that is unknown, since only then nothing is claimed."""
+    return Outcome(text) if text in frozenset(Outcome) else Outcome.LOST
 
 
 def _over(
@@ -234,5 +247,5 @@ def _verdict(
 
 #: Failures that a new attempt of the same job would only repeat.
 NOT_RETRIED = frozenset(
-    {"bad_recipe", "data_invalid", "all_masked", "template_unmaskable", "model_not_found", "deadline", "second_copy"}
+    {"bad_recipe", "data_invalid", "all_masked", "template_unmaskable", "model_not_found", "deadline"}
 )

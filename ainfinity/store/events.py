@@ -153,6 +153,14 @@ def read(connection: Connection, job_id: str = "", *, after: int = 0, limit: int
     return [event_of(row) for row in connection.execute(statement)]
 
 
+def get(connection: Connection, seq: int) -> Event:
+    """Return one event. Errors: NotFound."""
+    row = connection.execute(sa.select(*_EVENT_COLUMNS).where(EVENT.c.seq == seq)).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no event {seq}.")
+    return event_of(row)
+
+
 def event_of(row: Any) -> Event:
     """Return the event that is stored in an event row."""
     data: Mapping[str, Any] = row.data

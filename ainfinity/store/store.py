@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from sqlalchemy.engine import Connection
 
 from ainfinity.core.clock import Clock
 from ainfinity.store.database import Database
-
-
-class Bell(Protocol):
-    """Something that wakes whoever waits for changes. It carries no data; a lost ring costs latency, never truth."""
-
-    def ring(self) -> None:
-        """Wake the listeners; never raises, never blocks."""
-        ...
-
-
-class SilentBell:
-    """Wakes nobody."""
-
-    def ring(self) -> None:
-        """Do nothing."""
+from ainfinity.store.doorbell import Bell, NullBell
 
 
 class Store:
@@ -33,7 +18,7 @@ class Store:
     def __init__(self, database: Database, clock: Clock, bell: Bell | None = None, places: Sequence[str] = ()) -> None:
         self.database = database
         self.clock = clock
-        self.bell: Bell = bell or SilentBell()
+        self.bell: Bell = bell or NullBell()
         self.places = tuple(places)
 
     @contextmanager
