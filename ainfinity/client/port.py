@@ -7,64 +7,27 @@ Errors are `AinfinityError`s; each method names only those special to it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ainfinity.schema.event import Event
-from ainfinity.schema.views import ArtifactRow, JobDetail, JobQuery, JobRow, MetricPoint, Progress, WorkerStatus
+from ainfinity.schema.views import (
+    ArtifactRow,
+    FeedItem,
+    JobDetail,
+    JobQuery,
+    JobRow,
+    LogChunk,
+    MetricPoint,
+    Notice,
+    PlanView,
+    WorkerStatus,
+)
 
 if TYPE_CHECKING:  # Importing pydantic costs more than all that `list` and completion may.
     from ainfinity.schema.training_job import JobSpec
 
 __all__ = ["Client", "FeedItem", "JobQuery", "LogChunk", "Notice", "PlanView"]
-
-
-@dataclass(frozen=True, slots=True)
-class PlanView:
-    """A plan shown before a launch. `steps` and prices are None where they are unknown."""
-
-    plan_hash: str
-    plan: Mapping[str, Any]
-    spec: Mapping[str, Any]
-    needs_approval: bool
-    findings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LogChunk:
-    """Complete log lines of one attempt. `offset` is the byte offset after them: the place to go on from."""
-
-    attempt: int
-    lines: Sequence[str]
-    offset: int
-    #: Whether nothing more will come (the attempt is over and all was read).
-    ended: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FeedItem:
-    """What changed since the last item: new events, and the rows and progress of the jobs concerned.
-
-    `cursor` and `rev` are the place to go on from. A front replaces its rows by these; it needs no other reading.
-    """
-
-    cursor: int
-    rev: int
-    events: tuple[Event, ...] = ()
-    jobs: tuple[JobRow, ...] = ()
-    progress: Mapping[str, Progress] = field(default_factory=dict[str, Progress])
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A delivery that is owed: one event to be told at one place."""
-
-    id: int
-    place: str
-    job_id: str
-    event: Event
-    tries: int
 
 
 class Client(Protocol):

@@ -6,8 +6,11 @@ paint of the terminal UI make thousands of them without importing pydantic.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from ainfinity.schema.event import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +133,50 @@ class WorkerStatus:
     expires_at: float
     live_jobs: int
     version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """A plan shown before a launch. `steps` and prices are None where they are unknown."""
+
+    plan_hash: str
+    plan: Mapping[str, Any]
+    spec: Mapping[str, Any]
+    needs_approval: bool
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Complete log lines of one attempt. `offset` is the byte offset after them: the place to go on from."""
+
+    attempt: int
+    lines: Sequence[str]
+    offset: int
+    #: Whether nothing more will come (the attempt is over and all was read).
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FeedItem:
+    """What changed since the last item: new events, and the rows and progress of the jobs concerned.
+
+    `cursor` and `rev` are the place to go on from. A front replaces its rows by these; it needs no other reading.
+    """
+
+    cursor: int
+    rev: int
+    events: tuple[Event, ...] = ()
+    jobs: tuple[JobRow, ...] = ()
+    progress: Mapping[str, Progress] = field(default_factory=dict[str, Progress])
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A delivery that is owed: one event to be told at one place."""
+
+    id: int
+    place: str
+    job_id: str
+    event: Event
+    tries: int
