@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from ainfinity.schema.event import Event, EventType
-from ainfinity.schema.states import ATTEMPT_TERMINAL, JOB_MOVES, AttemptState, Desired, JobState, may_move_attempt
+from ainfinity.schema.states import (
+    ATTEMPT_TERMINAL,
+    JOB_MOVES,
+    JOB_TERMINAL,
+    AttemptState,
+    Desired,
+    JobState,
+    may_move_attempt,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +77,27 @@ class AttemptFold:
 
 
 def _move(job: JobFold, state: JobState, **changes: Any) -> JobFold:
-    """Move the job along the table of states; changes are kept even where the state may not move."""
+    """Move the job along the table of states with these changes, or leave all of it as it is."""
     allowed = state == job.state or state in JOB_MOVES[job.state]
-    return replace(job, state=state, **changes) if allowed else (replace(job, **changes) if changes else job)
+    return replace(job, state=state, **changes) if allowed else job
+
+
+def _whole(value: Any) -> int | None:
+    """Return a whole number as it is, and None for all else: a trainer's line can hold anything."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _submitted(job: JobFold, event: Event) -> JobFold:
-    return replace(job, state=JobState.PLANNING, submitted_at=event.at)
+    return _move(job, JobState.PLANNING, submitted_at=event.at)
 
 
 def _queued(job: JobFold, event: Event) -> JobFold:
+    if job.state in JOB_TERMINAL:  # only a retry brings a finished job back
+        return job
     changes: dict[str, Any] = {"queued_at": event.at}
     match event.data.get("cause"):
         case "failure":
@@ -101,7 +120,7 @@ def _retried(job: JobFold, event: Event) -> JobFold:
         error_message="",
         failures=0,
         losses=0,
-        resume_step=event.data.get("from_step"),
+        resume_step=_whole(event.data.get("from_step")),
         result={},
     )
 
@@ -112,6 +131,8 @@ def _cancel_requested(job: JobFold, event: Event) -> JobFold:
 
 def _ended(state: JobState) -> Callable[[JobFold, Event], JobFold]:
     def apply(job: JobFold, event: Event) -> JobFold:
+        if job.state == state:
+            return job
         return _move(
             job,
             state,
@@ -124,8 +145,20 @@ def _ended(state: JobState) -> Callable[[JobFold, Event], JobFold]:
     return apply
 
 
+def _attempt_intended(job: JobFold, event: Event) -> JobFold:
+    # The number is kept whatever the state is: it must never be given out twice.
+    job = replace(job, attempt=max(job.attempt, event.attempt))
+    return _move(job, JobState.LAUNCHING, resume_step=None)
+
+
 def _attempt_running(job: JobFold, event: Event) -> JobFold:
+    if event.attempt < job.attempt:
+        return job
     return _move(job, JobState.RUNNING, started_at=job.started_at or event.at, stale_since=None)
+
+
+def _attempt_recovering(job: JobFold, event: Event) -> JobFold:
+    return job if event.attempt < job.attempt else _move(job, JobState.RECOVERING)
 
 
 def _trainer_result(key: str) -> Callable[[JobFold, Event], JobFold]:
@@ -143,8 +176,8 @@ def _trainer_eval(job: JobFold, event: Event) -> JobFold:
 
 
 def _trainer_checkpoint(job: JobFold, event: Event) -> JobFold:
-    step = int(event.data.get("step") or 0)
-    if step <= (job.checkpoint_step or -1):
+    step = _whole(event.data.get("step"))
+    if step is None or (job.checkpoint_step is not None and step <= job.checkpoint_step):
         return job
     return replace(job, checkpoint_step=step, losses=0)
 
@@ -161,11 +194,9 @@ _JOB: dict[str, Callable[[JobFold, Event], JobFold]] = {
     EventType.SUCCEEDED: _ended(JobState.SUCCEEDED),
     EventType.FAILED: _ended(JobState.FAILED),
     EventType.CANCELLED: _ended(JobState.CANCELLED),
-    EventType.ATTEMPT_INTENDED: lambda job, event: _move(
-        job, JobState.LAUNCHING, attempt=max(job.attempt, event.attempt), resume_step=None
-    ),
+    EventType.ATTEMPT_INTENDED: _attempt_intended,
     EventType.ATTEMPT_RUNNING: _attempt_running,
-    EventType.ATTEMPT_RECOVERING: lambda job, event: _move(job, JobState.RECOVERING),
+    EventType.ATTEMPT_RECOVERING: _attempt_recovering,
     EventType.CONTACT_LOST: lambda job, event: replace(job, stale_since=job.stale_since or event.at),
     EventType.CONTACT_RESTORED: lambda job, event: replace(job, stale_since=None),
     EventType.TRAINER_STARTED: _trainer_result("started"),
@@ -195,6 +226,8 @@ _ATTEMPT_STATE: dict[str, AttemptState] = {
 }
 
 _TRAINER_ENDS: dict[str, str] = {
+    # A trainer that starts again after a recovery takes back what it said before.
+    EventType.TRAINER_STARTED: "",
     EventType.TRAINER_FINISHED: "finished",
     EventType.TRAINER_STOPPED: "stopped",
     EventType.TRAINER_FAILED: "failed",
@@ -203,6 +236,7 @@ _TRAINER_ENDS: dict[str, str] = {
 
 def _intended(attempt: AttemptFold | None, event: Event) -> AttemptFold | None:
     data = event.data
+    provenance = data.get("provenance")
     if attempt is None:
         return AttemptFold(
             job_id=event.job_id,
@@ -211,9 +245,9 @@ def _intended(attempt: AttemptFold | None, event: Event) -> AttemptFold | None:
             backend=str(data.get("backend", "")),
             intent_at=event.at,
             calls=1,
-            resume_step=data.get("resume_step"),
-            deadline=data.get("deadline"),
-            provenance=dict(data.get("provenance") or {}),
+            resume_step=_whole(data.get("resume_step")),
+            deadline=_number(data.get("deadline")),
+            provenance=cast("dict[str, Any]", provenance) if isinstance(provenance, dict) else {},
         )
     if attempt.state != AttemptState.INTENDED:
         return attempt
@@ -230,17 +264,21 @@ def fold_attempt(attempt: AttemptFold | None, event: Event) -> AttemptFold | Non
         return replace(
             attempt,
             trainer_end=end,
-            trainer_code=str(event.data.get("code", "") or event.data.get("reason", "")),
-            trainer_message=" ".join(str(event.data.get(key, "") or "") for key in ("message", "hint")).strip(),
+            trainer_code=str(event.data.get("code") or event.data.get("reason") or "") if end else "",
+            trainer_message=" ".join(str(event.data.get(key) or "") for key in ("message", "hint")).strip()
+            if end
+            else "",
         )
     state = _ATTEMPT_STATE.get(event.type)
     if state is None or not may_move_attempt(attempt.state, state):
         return attempt
     data = event.data
     changes: dict[str, Any] = {"state": state}
-    for key in ("handle", "exit_code", "outcome", "code", "reason"):
+    for key in ("handle", "outcome", "code", "reason"):
         if data.get(key) is not None:
-            changes[key] = data[key]
+            changes[key] = str(data[key])
+    if (code := _whole(data.get("exit_code"))) is not None:
+        changes["exit_code"] = code
     if state == AttemptState.RUNNING and attempt.started_at is None:
         changes["started_at"] = event.at
     if state == AttemptState.STOPPING and attempt.stopping_at is None:

@@ -1,0 +1,395 @@
+"""A backend that behaves like a real cloud on its worst day, for tests.
+
+`World` is the truth: which machines exist and what becomes of them. `FakeCompute` tells of it late, partly or not at
+all, by chance (`Weather`) or on demand (`World.script`). A machine's whole life is drawn when its launch takes effect
+and is a function of time from then on, so nothing runs in the background and one seed gives one course of events.
+
+Unlike a backend that helps, it starts a second copy when the same name is launched twice, and counts it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ainfinity.compute.port import LaunchRequest, Lines
+from ainfinity.core.clock import Clock
+from ainfinity.core.exceptions import ComputeUnreachable, Refused
+from ainfinity.domain.observation import Observation, Phase
+
+#: How many step lines a machine writes over its life.
+STEPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """What goes wrong by chance. Rates are probabilities, pairs are the bounds of a duration in seconds."""
+
+    # Of a call.
+    timeout: float = 0.0
+    launch_lost: float = 0.0
+    launch_reply_lost: float = 0.0
+    launch_refused: float = 0.0
+    stop_lost: float = 0.0
+    stop_reply_lost: float = 0.0
+    #: A snapshot is older than the one before; one attempt is missing from it.
+    stale: float = 0.0
+    missing: float = 0.0
+    export_bad: float = 0.0
+    short_read: float = 0.0
+    # Of a machine.
+    late: float = 0.0
+    fail: float = 0.0
+    preempted: float = 0.0
+    vanish: float = 0.0
+    unlisted: float = 0.0
+    recover: float = 0.0
+    linger: float = 0.0
+    stubborn: float = 0.0
+    forgotten: float = 0.0
+    setup: tuple[float, float] = (1.0, 1.0)
+    run: tuple[float, float] = (5.0, 5.0)
+    stop: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(slots=True)
+class Machine:
+    """One effect of one launch. Times are Unix seconds."""
+
+    name: str
+    copy: int
+    slots: int
+    #: When it begins to run and cost, when the list first shows it, when the trainer runs, when that ends by itself.
+    begins: float
+    listed: float
+    runs: float
+    ends: float
+    #: How it ends by itself: finished, failed, preempted, vanished, unlisted (gone from the list too) or deadline.
+    end: str = "finished"
+    recovery: tuple[float, float] | None = None
+    #: Whether it costs on after its end until it is stopped, and whether the list forgets it once it was stopped.
+    lingers: bool = False
+    forgotten: float | None = None
+    #: How many more stop calls it takes, how long the last one takes, and when that will have ended it.
+    stops_left: int = 1
+    stop_seconds: float = 0.0
+    stopped: float | None = None
+    resume_step: int | None = None
+
+    @property
+    def over(self) -> float:
+        """When its process is no longer there, for whatever reason."""
+        return self.ends if self.stopped is None else min(self.ends, self.stopped)
+
+    def alive(self, at: float) -> bool:
+        """Whether it runs or costs anything at that time."""
+        if at < self.begins or (self.stopped is not None and at >= self.stopped):
+            return False
+        return at < self.ends or self.lingers
+
+    def observe(self, at: float) -> Observation | None:
+        """What a list of that time says of it; None where it is not on it."""
+        gone = self.end == "unlisted" and at >= self.ends
+        forgotten = self.stopped is not None and self.forgotten is not None and at >= self.stopped + self.forgotten
+        if at < self.listed or gone or forgotten:
+            return None
+        phase, code, reason = self._phase(at)
+        handle = f"{self.name}/{self.copy}"
+        return Observation(self.name, phase, self.alive(at), handle=handle, exit_code=code, reason=reason)
+
+    def _phase(self, at: float) -> tuple[Phase, int | None, str]:
+        if at >= self.over:
+            if self.stopped is not None and self.stopped < self.ends:
+                return Phase.EXITED, 76, "stopped"
+            return _ENDS[self.end]
+        if self.recovery and self.recovery[0] <= at < self.recovery[1]:
+            return Phase.RECOVERING, None, "preempted"
+        return (Phase.RUNNING if at >= self.runs else Phase.SETTING_UP), None, ""
+
+
+_ENDS: dict[str, tuple[Phase, int | None, str]] = {
+    "finished": (Phase.EXITED, 0, ""),
+    "failed": (Phase.EXITED, 1, ""),
+    "preempted": (Phase.EXITED, None, "terminated"),
+    "vanished": (Phase.VANISHED, None, "the machine vanished"),
+    "unlisted": (Phase.VANISHED, None, ""),
+    "deadline": (Phase.EXITED, 76, "deadline"),
+}
+
+
+@dataclass(slots=True)
+class World:
+    """The truth about all machines of one backend, and a count of every call that was made."""
+
+    machines: dict[str, list[Machine]] = field(default_factory=dict[str, "list[Machine]"])
+    released: set[str] = field(default_factory=set[str])
+    calls: Counter[str] = field(default_factory=Counter[str])
+    #: Faults to come, by the method that meets them: `world.script["launch"].append("launch_lost")`.
+    script: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict[str, "list[str]"](list))
+    #: Until when no call gets an answer.
+    outage: float = 0.0
+
+    @property
+    def launches(self) -> dict[str, int]:
+        """How often the launch of each name took effect; more than 1 is what must never be."""
+        return {name: len(copies) for name, copies in self.machines.items()}
+
+    def copies(self, name: str, at: float) -> int:
+        """How many machines of that name run or cost at that time."""
+        return sum(machine.alive(at) for machine in self.machines.get(name, ()))
+
+    def running(self, at: float) -> set[str]:
+        """The names that have a machine at that time, or will have one whose launch is on its way."""
+        return {
+            name for name, copies in self.machines.items() if any(one.alive(at) or at < one.begins for one in copies)
+        }
+
+    def open(self) -> AbstractContextManager[World]:
+        """Return the world for one call."""
+        return self._held()
+
+    @contextmanager
+    def _held(self) -> Generator[World]:
+        yield self
+
+
+class Place(Protocol):
+    """Where a world is kept."""
+
+    def open(self) -> AbstractContextManager[World]:
+        """Return the world for one call; what the call changed is kept when the block ends."""
+        ...
+
+
+class WorldFile:
+    """A world in a file: it outlives the death of any process, and each call's changes are kept whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def open(self) -> Generator[World]:
+        """Hold the file for one call."""
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            world = self._load()
+            yield world
+            fresh = self.path.with_suffix(".new")
+            fresh.write_text(json.dumps(asdict(world) | {"released": sorted(world.released)}))
+            os.replace(fresh, self.path)
+
+    def _load(self) -> World:
+        if not self.path.exists():
+            return World()
+        raw: dict[str, Any] = json.loads(self.path.read_text())
+        world = World(released=set(raw["released"]), calls=Counter(raw["calls"]), outage=raw["outage"])
+        world.script.update(raw["script"])
+        world.machines = {name: [_machine(one) for one in copies] for name, copies in raw["machines"].items()}
+        return world
+
+
+def _machine(raw: dict[str, Any]) -> Machine:
+    recovery = raw.pop("recovery")
+    return Machine(**raw, recovery=(recovery[0], recovery[1]) if recovery else None)
+
+
+class FakeCompute:
+    """The backend over a world. `idempotent` makes a second launch of a name find the first, as a kind backend does."""
+
+    name = "fake"
+
+    def __init__(
+        self,
+        world: Place,
+        clock: Clock,
+        *,
+        seed: int | str = 0,
+        weather: Weather | None = None,
+        lag: float = 0.0,
+        slots: int | None = None,
+        idempotent: bool = False,
+    ) -> None:
+        self.lag = lag
+        self.weather = weather or Weather()
+        self._world = world
+        self._clock = clock
+        self._seed = seed
+        self._random = random.Random(f"calls/{seed}")  # noqa: S311
+        self._slots = slots
+        self._idempotent = idempotent
+
+    def capacity(self) -> int | None:
+        """Return the number of slots it was made with."""
+        return self._slots
+
+    def observe_all(self) -> Mapping[str, Observation]:
+        """List the machines, perhaps as of a while ago and perhaps without one of them."""
+        with self._call("observe_all") as world:
+            at = self._clock.now()
+            if self._meets(world, "observe_all", "stale"):
+                at -= self._random.uniform(0.0, self.lag / 3)
+            found = {name: seen for name in world.machines if (seen := self._observe(world, name, at))}
+            if found and self._meets(world, "observe_all", "missing"):
+                del found[self._random.choice(sorted(found))]
+            return found
+
+    def launch(self, request: LaunchRequest) -> str:
+        """Start one more machine of that name, now or within the lag."""
+        with self._call("launch") as world:
+            if self._meets(world, "launch", "launch_refused"):
+                raise Refused("The backend will not start this.", hint="Change what is asked for.")
+            if self._meets(world, "launch", "launch_lost"):
+                raise ComputeUnreachable("The launch was lost on its way.")
+            copies = world.machines.setdefault(request.name, [])
+            if not (self._idempotent and copies):
+                copies.append(self._draw(request, len(copies) + 1))
+            lost = self._meets(world, "launch", "launch_reply_lost")
+            handle = f"{request.name}/{len(copies)}"
+        if lost:
+            raise ComputeUnreachable("The reply to a launch was lost.")
+        return handle
+
+    def stop(self, name: str) -> None:
+        """Begin to end every machine of that name that exists by now; one whose launch is on its way is missed."""
+        with self._call("stop") as world:
+            if self._meets(world, "stop", "stop_lost"):
+                raise ComputeUnreachable("The stop was lost on its way.")
+            at = self._clock.now()
+            for machine in world.machines.get(name, ()):
+                if machine.alive(at) and machine.stopped is None:
+                    machine.stops_left -= 1
+                    if machine.stops_left <= 0:
+                        machine.stopped = at + machine.stop_seconds
+            lost = self._meets(world, "stop", "stop_reply_lost")
+        if lost:
+            raise ComputeUnreachable("The reply to a stop was lost.")
+
+    def read_lines(self, offsets: Mapping[str, int]) -> Mapping[str, Lines]:
+        """Return what each machine wrote after the offset, perhaps only its first line."""
+        with self._call("read_lines") as world:
+            at = self._clock.now()
+            found: dict[str, Lines] = {}
+            for name, offset in offsets.items():
+                rest = b"".join(log(world.machines[name][0], at))[offset:] if name in world.machines else b""
+                if rest and self._meets(world, "read_lines", "short_read"):
+                    rest = rest[: rest.index(b"\n") + 1]
+                found[name] = Lines(rest.decode().splitlines(), offset + len(rest))
+            return found
+
+    def verify(self, name: str, files: Sequence[Mapping[str, Any]]) -> str:
+        """Find the export good, or damaged by chance."""
+        with self._call("verify") as world:
+            return f"{name}: the export is damaged" if self._meets(world, "verify", "export_bad") else ""
+
+    def release(self, name: str) -> None:
+        """Take the name off the list."""
+        with self._call("release") as world:
+            world.released.add(name)
+
+    @contextmanager
+    def _call(self, method: str) -> Generator[World]:
+        with self._world.open() as world:
+            world.calls[method] += 1
+            unreachable = self._clock.now() < world.outage or self._meets(world, method, "timeout")
+            if not unreachable:
+                yield world
+        if unreachable:
+            raise ComputeUnreachable(f"{self.name} did not answer {method}.", hint="It is asked again.")
+
+    def _meets(self, world: World, method: str, fault: str) -> bool:
+        if fault in world.script[method]:
+            world.script[method].remove(fault)
+            return True
+        rate: float = getattr(self.weather, fault)
+        return rate > 0 and self._random.random() < rate
+
+    def _observe(self, world: World, name: str, at: float) -> Observation | None:
+        """The word on a name: that of its first living copy, else of the last."""
+        if name in world.released:
+            return None
+        seen = [one for machine in world.machines[name] if (one := machine.observe(at))]
+        return next((one for one in seen if one.machine), seen[-1] if seen else None)
+
+    def _draw(self, request: LaunchRequest, copy: int) -> Machine:
+        """Draw a machine's life. Its effect, and the list, come at most two thirds of the lag after the call."""
+        weather, draw = self.weather, random.Random(f"{self._seed}/{request.name}/{copy}")  # noqa: S311
+        begins = self._clock.now() + (draw.uniform(0.0, self.lag / 3) if draw.random() < weather.late else 0.0)
+        runs = begins + draw.uniform(*weather.setup)
+        seconds = draw.uniform(*weather.run)
+        fates = ("failed", weather.fail), ("preempted", weather.preempted), ("vanished", weather.vanish)
+        dice, end = draw.random(), "finished"
+        for fate, rate in (*fates, ("unlisted", weather.unlisted)):
+            if end == "finished" and dice < rate:
+                end = fate
+            dice -= rate
+        ends = runs + (seconds if end == "finished" else seconds * draw.random())
+        if request.deadline is not None and request.deadline < ends:
+            end, ends = "deadline", max(begins, request.deadline)
+        recovers = draw.random() < weather.recover
+        middle = runs + (ends - runs) * 0.4, runs + (ends - runs) * 0.6
+        return Machine(
+            name=request.name,
+            copy=copy,
+            slots=request.slots,
+            begins=begins,
+            listed=begins + draw.uniform(0.0, self.lag / 3),
+            runs=runs,
+            ends=ends,
+            end=end,
+            recovery=middle if recovers else None,
+            lingers=end in ("finished", "failed") and draw.random() < weather.linger,
+            forgotten=draw.uniform(0.0, self.lag / 3) if draw.random() < weather.forgotten else None,
+            stops_left=draw.randint(2, 3) if draw.random() < weather.stubborn else 1,
+            stop_seconds=draw.uniform(*weather.stop),
+            resume_step=request.resume_step,
+        )
+
+
+def log(machine: Machine, at: float) -> list[bytes]:
+    """Return what the trainer on a machine has written by then: protocol lines, plain text and repeated lines."""
+    written: list[bytes] = []
+    until, seconds = min(at, machine.over), machine.ends - machine.runs
+    seq = 0
+
+    def write(kind: str, moment: float, **data: Any) -> None:
+        nonlocal seq
+        seq += 1
+        line = json.dumps({"ainfinity": 1, "seq": seq, "kind": kind, "at": moment} | data)
+        written.append(f"{line}\n".encode())
+
+    if until < machine.runs:
+        return []
+    first = machine.resume_step or 0
+    written.append(b"Loading weights\n")
+    write("started", machine.runs, resumed_from=machine.resume_step, total_steps=first + STEPS)
+    for step in range(1, STEPS + 1):
+        moment = machine.runs + seconds * step / (STEPS + 1)
+        if moment > until:
+            break
+        if machine.recovery and moment >= machine.recovery[1] and seq < 1 << 32:
+            # After a recovery the trainer starts again, and what was on its way is written twice.
+            written.append(written[-1])
+            seq = 1 << 32
+            write("started", machine.recovery[1], resumed_from=first + step - 1, total_steps=first + STEPS)
+        write("step", moment, step=first + step, loss=5.0 / (first + step), lr=1e-4)
+        if step % 2 == 0:
+            write("checkpoint", moment, step=first + step, path=f"step-{first + step}")
+    if at < machine.over:
+        return written
+    if machine.over < machine.ends:
+        write("stopped", machine.over, reason="sigterm", step=first)
+    elif machine.end == "deadline":
+        write("stopped", machine.ends, reason="deadline", step=first)
+    elif machine.end == "finished":
+        write("finished", machine.ends, step=first + STEPS, files=[{"path": "adapter", "size": 1, "sha256": ""}])
+    elif machine.end == "failed":
+        write("failed", machine.ends, code="oom", message="out of memory", hint="Use a smaller batch.")
+    return written
