@@ -12,6 +12,9 @@ ATTEMPT_MARK: Final = "AINFINITY_ATTEMPT"
 #: The run wrapper checkpoints and ends the attempt at this moment (Unix seconds), whoever else is alive.
 DEADLINE_MARK: Final = "AINFINITY_DEADLINE"
 
+#: Names of secrets are names of environment variables.
+SECRET_NAME_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"  # noqa: S105  # a pattern for names, no password
+
 #: Exit codes of the command line; part of the interface.
 EXIT_OK: Final = 0
 EXIT_OTHER: Final = 1

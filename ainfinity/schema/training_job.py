@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ainfinity.core.constants import SECRET_NAME_PATTERN
 from training.recipe import Recipe
 
 #: A job name is a DNS label: it can stand in cluster names, folders and URLs, and in a shell only as itself.
 NAME_PATTERN = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
-SECRET_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"  # noqa: S105  # a pattern for names, no password
 
 
 def _check_name(name: str) -> str:
@@ -25,7 +25,7 @@ def _check_name(name: str) -> str:
 
 
 def _check_secret(name: str) -> str:
-    if not re.fullmatch(SECRET_PATTERN, name):
+    if not re.fullmatch(SECRET_NAME_PATTERN, name):
         raise ValueError("must be the name of a secret (letters, digits, '_'), not its value")
     return name
 
