@@ -110,7 +110,10 @@ class JobDetail:
     plan_hash: str
     attempts: tuple[AttemptRow, ...]
     artifacts: tuple[ArtifactRow, ...]
+    #: What the trainer said of itself: `started`, `eval_first`, `eval_last`, `finished`.
     result: dict[str, Any]
+    #: Data hash, git commit, dirty or not, and the redacted diff.
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from ainfinity.core.exceptions import AmbiguousName, NotFound
 from ainfinity.domain.fold import AttemptFold, JobFold
 from ainfinity.schema.states import JOB_ENGINE, JOB_LIVE
 from ainfinity.schema.views import ArtifactRow, AttemptRow, JobQuery, JobRow, Progress
+from ainfinity.store import tables
 from ainfinity.store.events import ATTEMPT, ATTEMPT_FOLD, EVENT, JOB, attempt_fold, job_fold
 from ainfinity.store.tables import core
 
@@ -114,6 +115,25 @@ def resolve(connection: Connection, wanted: str) -> str:
             names = ", ".join(sorted(newest)[:5])
             raise AmbiguousName(f"Several jobs begin with {wanted!r}: {names}.", hint="Give more of the name.")
     raise NotFound(f"There is no job {wanted!r}.", hint="`ainfinity list --all` shows all jobs.")
+
+
+def insert(connection: Connection, values: Mapping[str, Any]) -> None:
+    """Insert a job row; columns that are not given take the table's defaults."""
+    connection.execute(JOB.insert().values(tables.Job(**values).model_dump()))
+
+
+def put_plan(connection: Connection, job_id: str, plan_hash: str, plan: Mapping[str, Any], at: float) -> None:
+    """Store a plan of a job unless it is known by its hash."""
+    same = (PLAN.c.job_id == job_id) & (PLAN.c.plan_hash == plan_hash)
+    if connection.execute(sa.select(PLAN.c.at).where(same)).first() is None:
+        connection.execute(PLAN.insert().values(job_id=job_id, plan_hash=plan_hash, plan=plan, at=at))
+
+
+def provenance(connection: Connection, job_id: str) -> dict[str, Any]:
+    """Return what the submit recorded of where the job came from."""
+    first = sa.select(EVENT.c.data).where(EVENT.c.job_id == job_id, EVENT.c.type == "job.submitted").limit(1)
+    data: dict[str, Any] = connection.execute(first).scalar_one_or_none() or {}
+    return data.get("provenance") or {}
 
 
 def live_id_of_name(connection: Connection, name: str) -> str | None:

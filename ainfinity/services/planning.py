@@ -1,0 +1,63 @@
+"""Plans: what a job would do, cost and read, hashed so that an approval can bind to it."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from ainfinity.core.exceptions import NotSupported
+from ainfinity.schema.plan import Candidate, Plan, digest
+from ainfinity.schema.training_job import JobSpec
+from ainfinity.schema.views import PlanView
+from ainfinity.services.data import DataFacts, look_at
+
+
+def make_plan(spec: JobSpec, backends: tuple[str, ...]) -> tuple[Plan, tuple[str, ...]]:
+    """Return the plan of a spec as things are now, and findings in words.
+
+    Errors:
+        DataInvalid: the data cannot be trained on. NotSupported: no backend here runs that infrastructure.
+    """
+    if spec.resources.infra not in backends:
+        raise NotSupported(
+            f"resources.infra: this installation cannot launch on {spec.resources.infra!r}.",
+            hint=f"Use one of: {', '.join(backends)}; --dry-run shows the SkyPilot task that it would be.",
+            field="resources.infra",
+        )
+    facts = look_at(spec.recipe.data)
+    findings = [f"{spec.recipe.data}: {facts.rows} rows, {facts.size} bytes"]
+    held_out = spec.recipe.eval_rows
+    if spec.recipe.eval_data is not None:
+        held_out = look_at(spec.recipe.eval_data, field="recipe.eval_data").rows
+    findings.append(f"{held_out} rows held out" if held_out else "no held-out data: no loss before and after")
+    price = 0.0 if spec.resources.infra == "local" else None
+    plan = Plan(
+        candidate=Candidate(
+            infra=spec.resources.infra, gpus=spec.resources.gpus, nodes=spec.resources.nodes, price_per_hour=price
+        ),
+        data_sha256=facts.sha256,
+        data_rows=facts.rows,
+        steps=_steps(spec, facts),
+        spec_sha256=digest(spec.as_json()),
+    )
+    return plan, tuple(findings)
+
+
+def _steps(spec: JobSpec, facts: DataFacts) -> int:
+    """Optimizer steps if every row is kept; rows that the trainer drops make it fewer."""
+    recipe = spec.recipe
+    if recipe.max_steps is not None:
+        return recipe.max_steps
+    rows = facts.rows - (recipe.eval_rows if recipe.eval_data is None else 0)
+    batch = recipe.micro_batch_size * recipe.accumulation * spec.resources.ranks * spec.resources.nodes
+    return max(1, ceil(rows * recipe.epochs / batch))
+
+
+def view(plan: Plan, spec: JobSpec, findings: tuple[str, ...]) -> PlanView:
+    """Return the plan as fronts show it."""
+    return PlanView(
+        plan_hash=plan.plan_hash,
+        plan=plan.model_dump(mode="json"),
+        spec=spec.as_json(),
+        needs_approval=spec.policy.approval == "required",
+        findings=findings,
+    )
