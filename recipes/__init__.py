@@ -1,0 +1,1 @@
+"""Ready recipes, one YAML file each, as package data."""
