@@ -199,7 +199,7 @@ class ProgressRow(SQLModel, table=True):
 
 
 class MetricChunk(SQLModel, table=True):
-    """Steps `first_step..last_step` of an attempt in columns: {"step": […], "at": […], "loss": […], …}."""
+    """Some reported steps of an attempt, in columns; `last_step` is the greatest. Written by `store.metrics` alone."""
 
     __tablename__: ClassVar[Any] = "metric_chunk"
     __table_args__: ClassVar[Any] = (Index("ix_metric_chunk_place", "job_id", "attempt", "first_seq"),)
@@ -207,8 +207,8 @@ class MetricChunk(SQLModel, table=True):
     job_id: str = Field(foreign_key="job.id")
     attempt: int
     first_seq: int
-    first_step: int
     last_step: int
+    points: int
     columns: dict[str, Any] = _json()
 
 

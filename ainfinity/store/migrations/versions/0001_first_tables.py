@@ -33,14 +33,12 @@ def upgrade() -> None:
 
 
 def _create_people() -> None:
-
     op.create_table(
         "meta",
         _text("name"),
         _text("value"),
         sa.PrimaryKeyConstraint("name"),
     )
-
     op.create_table(
         "user_account",
         _text("id"),
@@ -51,7 +49,6 @@ def _create_people() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("login"),
     )
-
     op.create_table(
         "team",
         _text("id"),
@@ -60,7 +57,6 @@ def _create_people() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
     )
-
     op.create_table(
         "role_grant",
         _text("user_id"),
@@ -70,7 +66,6 @@ def _create_people() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["user_account.id"]),
         sa.ForeignKeyConstraint(["team_id"], ["team.id"]),
     )
-
     op.create_table(
         "outside_identity",
         _text("id"),
@@ -91,7 +86,6 @@ def _create_people() -> None:
         _real("updated_at"),
         sa.PrimaryKeyConstraint("owner", "name"),
     )
-
     op.create_table(
         "audit",
         _whole("id"),
@@ -105,7 +99,6 @@ def _create_people() -> None:
 
 
 def _create_jobs() -> None:
-
     op.create_table(
         "job_group",
         _text("id"),
@@ -114,7 +107,6 @@ def _create_jobs() -> None:
         _real("created_at"),
         sa.PrimaryKeyConstraint("id"),
     )
-
     op.create_table(
         "job",
         _text("id"),
@@ -163,7 +155,6 @@ def _create_jobs() -> None:
 
 
 def _create_attempts() -> None:
-
     op.create_table(
         "attempt",
         _text("job_id"),
@@ -205,7 +196,6 @@ def _create_attempts() -> None:
         sa.PrimaryKeyConstraint("job_id", "plan_hash"),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"]),
     )
-
     op.create_table(
         "artifact",
         _whole("id"),
@@ -224,7 +214,6 @@ def _create_attempts() -> None:
 
 
 def _create_records() -> None:
-
     op.create_table(
         "event",
         _whole("seq"),
@@ -261,8 +250,8 @@ def _create_records() -> None:
         _text("job_id"),
         _whole("attempt"),
         _whole("first_seq"),
-        _whole("first_step"),
         _whole("last_step"),
+        _whole("points"),
         _json("columns"),
         sa.PrimaryKeyConstraint("id"),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"]),
