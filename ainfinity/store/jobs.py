@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from ainfinity.core.exceptions import AmbiguousName, NotFound
 from ainfinity.domain.fold import AttemptFold, JobFold
 from ainfinity.schema.states import JOB_ENGINE, JOB_LIVE
 from ainfinity.schema.views import ArtifactRow, AttemptRow, JobQuery, JobRow, Progress
+from ainfinity.store import progress as progress_store
 from ainfinity.store import tables
 from ainfinity.store.events import ATTEMPT, ATTEMPT_FOLD, EVENT, JOB, attempt_fold, job_fold
 from ainfinity.store.tables import core
@@ -67,9 +69,9 @@ def query(connection: Connection, wanted: JobQuery) -> list[JobRow]:
         at, job_id = wanted.before
         statement = statement.where(sa.tuple_(JOB.c.submitted_at, JOB.c.id) < sa.tuple_(at, job_id))
     for tag in wanted.tags:
-        # Tags hold no quote or backslash, so the JSON text of the column holds a tag as it stands, in quotes.
-        pattern = f'%"{escape_like(tag)}"%'
-        statement = statement.where(sa.cast(JOB.c.tags, sa.Text).like(pattern, escape="\\"))
+        # A tag stands in the column's JSON text as JSON writes it. LIKE would pass over case, so it is cut out instead.
+        text = sa.cast(JOB.c.tags, sa.Text)
+        statement = statement.where(sa.func.replace(text, json.dumps(tag), "") != text)
     if wanted.limit is not None:
         statement = statement.limit(wanted.limit)
     return [_row(found) for found in connection.execute(statement)]
@@ -215,7 +217,8 @@ def audit(connection: Connection, at: float, actor: str, action: str, subject: s
 
 def delete(connection: Connection, job_id: str) -> None:
     """Remove a job's rows. Its last event stays, so that `seq` is never given out twice."""
-    for table in (PROGRESS, PLAN, ARTIFACT, CHUNK, DELIVERY, ATTEMPT):
+    progress_store.forget(connection, job_id)
+    for table in (PLAN, ARTIFACT, CHUNK, DELIVERY, ATTEMPT):
         connection.execute(table.delete().where(table.c.job_id == job_id))
     last = sa.select(sa.func.max(EVENT.c.seq)).scalar_subquery()
     connection.execute(EVENT.delete().where(EVENT.c.job_id == job_id, EVENT.c.seq != last))
