@@ -72,7 +72,7 @@ def append(connection: Connection, events: Sequence[Event], places: Sequence[str
         return []
     first = last_seq(connection) + 1
     stored = [replace(event, seq=first + index) for index, event in enumerate(events)]
-    connection.execute(_INSERT, [asdict(event) | {"type": str(event.type)} for event in stored])
+    connection.execute(_INSERT, [_columns(event) for event in stored])
     by_job: dict[str, list[Event]] = {}
     for event in stored:
         by_job.setdefault(event.job_id, []).append(event)
@@ -80,6 +80,19 @@ def append(connection: Connection, events: Sequence[Event], places: Sequence[str
         if any(event.type not in _FACTS for event in mine):
             _fold_rows(connection, job_id, mine, places)
     return stored
+
+
+def _columns(event: Event) -> dict[str, Any]:
+    # Not asdict, which copies deeply: it took three quarters of the time of a batch.
+    return {
+        "seq": event.seq,
+        "job_id": event.job_id,
+        "attempt": event.attempt,
+        "type": str(event.type),
+        "at": event.at,
+        "actor": event.actor,
+        "data": event.data,
+    }
 
 
 def _fold_rows(connection: Connection, job_id: str, events: Sequence[Event], places: Sequence[str]) -> None:
