@@ -7,7 +7,7 @@ Errors are `AinfinityError`s; each method names only those special to it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ainfinity.schema.event import Event
@@ -81,8 +81,11 @@ class Client(Protocol):
         """Return events after the cursor, of one job or of all, in order of `seq`."""
         ...
 
-    def feed(self, cursor: int | None = None, rev: int | None = None) -> AsyncIterator[FeedItem]:
-        """Yield what changes, for as long as it is iterated; None means from now on."""
+    def feed(self, cursor: int | None = None, rev: int | None = None) -> AsyncGenerator[FeedItem]:
+        """Yield what changes, for as long as it is iterated; None means from the first iteration on.
+
+        A front that has rows begins at their highest `seq` and `progress.rev`, so that nothing falls in between.
+        """
         ...
 
     async def logs(
@@ -91,7 +94,7 @@ class Client(Protocol):
         """Return log lines of an attempt (the newest by default) from a byte offset, or its last `tail` lines."""
         ...
 
-    def follow_logs(self, job: str, *, attempt: int | None = None, tail: int | None = 10) -> AsyncIterator[LogChunk]:
+    def follow_logs(self, job: str, *, attempt: int | None = None, tail: int | None = 10) -> AsyncGenerator[LogChunk]:
         """Yield log lines as they come, until the job is over; a new attempt follows on its own."""
         ...
 

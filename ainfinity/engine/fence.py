@@ -18,10 +18,11 @@ LEASE = "engine"
 class Fence:
     """The lease of one worker. Every write of the engine goes through `write`, which a late owner cannot pass."""
 
-    def __init__(self, store: Store, holder: str, *, ttl: float, info: str = "") -> None:
+    def __init__(self, store: Store, holder: str, *, ttl: float, renew_after: float, info: str = "") -> None:
         self.store = store
         self.holder = holder
         self.ttl = ttl
+        self.renew_after = renew_after
         self.info = info
         self.epoch = 0
         self.expires_at = 0.0
@@ -75,8 +76,13 @@ class Fence:
     def must_hold(self) -> None:
         """Refuse to act on a lease that has run out by the clock: a call cannot be fenced by the database.
 
+        A lease that is still good but due is renewed, so that one long tick does not lose it.
+
         Errors:
-            LeaseLost: the lease expired, for example because this process was paused.
+            LeaseLost: the lease expired, for example because this process was paused, or another worker has it.
         """
-        if self.store.clock.now() >= self.expires_at:
+        now = self.store.clock.now()
+        if now >= self.expires_at:
             raise LeaseLost("The lease ran out before the call could be made.")
+        if self.expires_at - now < self.ttl - self.renew_after:
+            self.renew()

@@ -6,9 +6,9 @@ Lines carry a rising `seq`, so that taking the same output in twice changes noth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from ainfinity.core.redact import redact
 from ainfinity.schema.actor import ENGINE
@@ -112,10 +112,11 @@ def _exports(intake: Intake, at: float, data: Mapping[str, Any]) -> list[Artifac
     kind = "adapter" if output.rstrip("/").endswith("adapter") else "model"
     files = data.get("files")
     rows = [_artifact(intake, kind, output, at, _whole(data.get("step")))]
-    for entry in files if isinstance(files, Sequence) and not isinstance(files, str) else ():
-        if isinstance(entry, Mapping):
-            path, size, digest = (entry.get(name) for name in ("path", "size", "sha256"))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            rows.append(ArtifactRow(intake.job_id, intake.attempt, "file", str(path), _whole(size), str(digest), at))  # pyright: ignore[reportUnknownArgumentType]
+    for entry in cast("list[Any]", files) if isinstance(files, list) else []:
+        if isinstance(entry, dict):
+            file = cast("dict[str, Any]", entry)
+            path, digest = str(file.get("path")), str(file.get("sha256"))
+            rows.append(ArtifactRow(intake.job_id, intake.attempt, "file", path, _whole(file.get("size")), digest, at))
     return rows
 
 
@@ -127,11 +128,10 @@ def clean(value: Any) -> Any:
         case float():
             return value if math.isfinite(value) else None
         case dict():
-            items: list[tuple[Any, Any]] = list(value.items())[:_MAX_ITEMS]  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+            items = list(cast("dict[Any, Any]", value).items())[:_MAX_ITEMS]
             return {redact(str(key)[:200]): clean(item) for key, item in items}
         case list() | tuple():
-            entries: list[Any] = list(value)[:_MAX_ITEMS]  # pyright: ignore[reportUnknownArgumentType]
-            return [clean(item) for item in entries]
+            return [clean(item) for item in list(cast("list[Any]", value))[:_MAX_ITEMS]]
         case _:
             return value
 

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 
 from sqlalchemy.engine import Connection
 
-from ainfinity.core.clock import Clock
+from ainfinity.core.clock import Clock, SystemClock
+from ainfinity.core.config import Settings
+from ainfinity.core.utils import make_folder
 from ainfinity.store.database import Database
-from ainfinity.store.doorbell import Bell, NullBell
+from ainfinity.store.doorbell import Bell, NullBell, SocketBell
+from ainfinity.store.migrate import ensure_schema
 
 
 class Store:
@@ -37,3 +40,18 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         self.database.close()
+
+
+def open_store(settings: Settings, clock: Clock | None = None) -> Store:
+    """Open the database that the settings name, with its schema up to date, and its doorbell.
+
+    Errors:
+        DatabaseNewer, DatabaseBroken, DatabaseLocked, FolderUnwritable.
+    """
+    path = settings.sqlite_path
+    if path is not None:
+        make_folder(path.parent)
+    ensure_schema(settings.database)
+    database = Database(settings.database, busy_timeout=settings.busy_timeout)
+    places = ("file", "command") if settings.notify_command else ("file",)
+    return Store(database, clock or SystemClock(), NullBell() if path is None else SocketBell(path), places)

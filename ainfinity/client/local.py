@@ -1,0 +1,243 @@
+"""The client in process: services on one SQLite file, called on one thread, so that no front ever blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from ainfinity.core.config import Settings
+from ainfinity.core.exceptions import DatabaseLocked, FolderUnwritable
+from ainfinity.core.secrets import open_secrets
+from ainfinity.schema.actor import Actor
+from ainfinity.schema.event import Event
+from ainfinity.schema.states import JOB_LIVE
+from ainfinity.schema.views import (
+    ArtifactRow,
+    FeedItem,
+    JobDetail,
+    JobQuery,
+    JobRow,
+    LogChunk,
+    MetricPoint,
+    Notice,
+    PlanView,
+    WorkerStatus,
+)
+from ainfinity.services.artifacts import ArtifactService
+from ainfinity.services.changes import ChangeService
+from ainfinity.services.deliveries import DeliveryService
+from ainfinity.services.logs import LogService
+from ainfinity.services.provenance import source_of
+from ainfinity.services.training_service import TrainingService
+from ainfinity.store.doorbell import Listener
+from ainfinity.store.store import Store
+
+if TYPE_CHECKING:
+    from ainfinity.schema.training_job import JobSpec
+
+_T = TypeVar("_T")
+
+#: A worker that was just started needs a moment to take its lease; no second one is started meanwhile.
+_START_TIME = 10.0
+#: How often an open feed makes sure that somebody carries the jobs out, in seconds.
+_CHECK_WORKER = 5.0
+#: The longest wait of a log follower: lines ring no bell.
+_LOG_POLL = 0.2
+
+
+class LocalClient:
+    """The port, embedded. `actor` is who asks."""
+
+    def __init__(self, store: Store, settings: Settings, actor: Actor, *, start_workers: bool = True) -> None:
+        self.store = store
+        self.settings = settings
+        self.actor = actor
+        self.start_workers = start_workers
+        self._training = TrainingService(store, missing_secrets=self._missing_secrets)
+        self._changes = ChangeService(store)
+        self._logs = LogService(store, settings.attempts_dir)
+        self._artifacts = ArtifactService(store, settings.attempts_dir)
+        self._deliveries = DeliveryService(store)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ainfinity-services")
+        self._started_at = -_START_TIME
+
+    def _missing_secrets(self, names: Sequence[str]) -> list[str]:
+        stored = set(open_secrets(self.settings).names())
+        return [name for name in names if name not in stored]
+
+    async def _call(self, work: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *arguments, **named))
+
+    async def plan(self, spec: JobSpec) -> PlanView:
+        """See `Client.plan`."""
+        return await self._call(self._training.plan, spec)
+
+    async def submit(self, spec: JobSpec, key: str, *, plan_hash: str = "") -> JobRow:
+        """See `Client.submit`. A worker is started if none is alive."""
+        source = await self._call(source_of, Path.cwd())
+        row = await self._call(self._training.launch_job, spec, key, self.actor, plan_hash=plan_hash, provenance=source)
+        await self.ensure_worker()
+        return row
+
+    async def list_jobs(self, query: JobQuery) -> Sequence[JobRow]:
+        """See `Client.list_jobs`."""
+        return await self._call(self._training.list_jobs, query)
+
+    async def get_job(self, job: str) -> JobDetail:
+        """See `Client.get_job`."""
+        return await self._call(self._training.get_job_status, job)
+
+    async def cancel(self, job: str) -> JobRow:
+        """See `Client.cancel`."""
+        row = await self._call(self._training.stop_job, job, self.actor)
+        await self.ensure_worker()
+        return row
+
+    async def retry(self, job: str, *, from_step: int | None = None, spec: JobSpec | None = None) -> JobRow:
+        """See `Client.retry`."""
+        if spec is not None:
+            await self.get_job(job)
+            return await self.submit(spec, os.urandom(16).hex())
+        row = await self._call(self._training.retry_job, job, self.actor, from_step=from_step)
+        await self.ensure_worker()
+        return row
+
+    async def approve(self, job: str, plan_hash: str = "") -> JobRow:
+        """See `Client.approve`."""
+        row = await self._call(self._training.approve_job, job, self.actor, plan_hash)
+        await self.ensure_worker()
+        return row
+
+    async def reject(self, job: str, reason: str) -> JobRow:
+        """See `Client.reject`."""
+        return await self._call(self._training.reject_job, job, self.actor, reason)
+
+    async def delete(self, job: str) -> None:
+        """See `Client.delete`."""
+        await self._call(self._training.delete_job, job, self.actor)
+
+    async def events(self, job: str = "", *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+        """See `Client.events`."""
+        return await self._call(self._changes.events, job, after=after, limit=limit)
+
+    async def feed(self, cursor: int | None = None, rev: int | None = None) -> AsyncGenerator[FeedItem]:
+        """See `Client.feed`. While it is open, a worker is started whenever live jobs have none."""
+        if cursor is None or rev is None:
+            now_cursor, now_rev = await self._call(self._changes.now)
+            cursor = now_cursor if cursor is None else cursor
+            rev = now_rev if rev is None else rev
+        checked = 0.0
+        with Listener(self.store.database.path) as listener:
+            while True:
+                item = await self._call(self._changes.since, cursor, rev)
+                if item.events or item.progress:
+                    cursor, rev = item.cursor, item.rev
+                    yield item
+                    continue
+                if time.monotonic() - checked >= _CHECK_WORKER:
+                    checked = time.monotonic()
+                    await self._check_worker()
+                await listener.wait_async()
+
+    async def _check_worker(self) -> None:
+        try:
+            await self.ensure_worker()
+        except (DatabaseLocked, FolderUnwritable):
+            return  # the next look is soon, and a feed has nobody to tell
+
+    async def logs(
+        self, job: str, *, attempt: int | None = None, offset: int | None = None, tail: int | None = None
+    ) -> LogChunk:
+        """See `Client.logs`."""
+        return await self._call(self._logs.read, job, attempt=attempt, offset=offset, tail=tail)
+
+    async def follow_logs(
+        self, job: str, *, attempt: int | None = None, tail: int | None = 10
+    ) -> AsyncGenerator[LogChunk]:
+        """See `Client.follow_logs`."""
+        chunk = await self.logs(job, attempt=attempt, tail=tail)
+        while True:
+            if chunk.lines:
+                yield chunk
+            elif chunk.ended or chunk.attempt == 0:
+                newest = (await self.get_job(job)).job
+                if newest.state not in JOB_LIVE and newest.attempt == chunk.attempt:
+                    return
+                if attempt is not None and chunk.ended:
+                    return
+                if newest.attempt != chunk.attempt and attempt is None:
+                    chunk = await self.logs(job, attempt=newest.attempt, offset=0)
+                    continue
+                await asyncio.sleep(_LOG_POLL)
+            else:
+                await asyncio.sleep(_LOG_POLL)
+            chunk = await self.logs(job, attempt=chunk.attempt or attempt, offset=chunk.offset)
+
+    async def metrics(
+        self, job: str, *, names: Sequence[str] = (), after: tuple[int, int] = (0, -1), limit: int | None = None
+    ) -> Sequence[MetricPoint]:
+        """See `Client.metrics`."""
+        return await self._call(self._changes.metrics, job, names=names, after=after, limit=limit)
+
+    async def artifacts(self, job: str) -> Sequence[ArtifactRow]:
+        """See `Client.artifacts`."""
+        return await self._call(self._artifacts.list, job)
+
+    async def pull(self, job: str, what: str, folder: str) -> Sequence[str]:
+        """See `Client.pull`."""
+        return await self._call(self._artifacts.pull, job, what, folder)
+
+    async def notices(self, place: str, *, limit: int = 20) -> Sequence[Notice]:
+        """See `Client.notices`."""
+        return await self._call(self._deliveries.claim, place, limit)
+
+    async def settle_notice(self, notice_id: int, result: Literal["sent", "failed"], detail: str = "") -> None:
+        """See `Client.settle_notice`."""
+        await self._call(self._deliveries.settle, notice_id, result, detail)
+
+    async def worker(self) -> WorkerStatus:
+        """See `Client.worker`."""
+        return await self._call(self._changes.worker)
+
+    async def ensure_worker(self) -> WorkerStatus:
+        """See `Client.ensure_worker`."""
+        status = await self.worker()
+        due = time.monotonic() - self._started_at >= _START_TIME
+        if self.start_workers and status.live_jobs and not status.alive and due:
+            self._started_at = time.monotonic()
+            await self._call(start_worker, self.settings)
+        return status
+
+    async def close(self) -> None:
+        """See `Client.close`."""
+        await self._call(self.store.close)
+        self._thread.shutdown(wait=True)
+
+
+def start_worker(settings: Settings) -> int:
+    """Start a worker that outlives this process and its terminal, and return its pid."""
+    environment = os.environ | {
+        "AINFINITY_DATA_DIR": str(settings.data_dir),
+        "AINFINITY_CONFIG_DIR": str(settings.config_dir),
+        # The folder that a person happens to be in must not shadow the worker's modules.
+        "PYTHONSAFEPATH": "1",
+    }
+    with (settings.data_dir / "worker.out").open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ainfinity.worker", "--until-idle"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=environment,
+            cwd=settings.data_dir,
+            start_new_session=True,
+        )
+    return process.pid
