@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ainfinity.core.exceptions import DatabaseBroken, DatabaseLocked, DatabaseNewer, DatabaseOlder
-from ainfinity.store.sqlite import explain, open_read_only, sqlite_path, unusable
+from ainfinity.store.sqlite import reading, sqlite_path, unusable
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -73,27 +73,17 @@ def ensure_schema(where: Path | str, *, history: History = HISTORY) -> None:
                 _upgrade(f"sqlite:///{path}", history)
 
 
-def look(path: Path, *, patience: float = 10.0) -> str | None:
+def look(path: Path) -> str | None:
     """Return the schema's version, without writing anything; None for no file or one without any table.
 
     Errors:
-        DatabaseBroken: the file is no database, or not one of ours. DatabaseLocked: it was locked for too long.
+        DatabaseBroken: the file is no database, or not one of ours. DatabaseLocked. FolderUnwritable.
     """
-    try:
-        if path.stat().st_size == 0:
-            return None
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise unusable(path, error) from error
-    try:
-        with contextlib.closing(open_read_only(path, patience=patience)) as connection:
-            return read_version(connection, path)
-    except sqlite3.Error as error:
-        raise explain(error, path) or DatabaseBroken(f"{path}: {error}.") from error
+    with reading(path) as connection:
+        return None if connection is None else version_of(connection, path)
 
 
-def read_version(connection: sqlite3.Connection, path: Path) -> str | None:
+def version_of(connection: sqlite3.Connection, path: Path) -> str | None:
     """Do as `look` on an open connection."""
     try:
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,11 +18,30 @@ def sqlite_path(where: Path | str) -> Path | None:
     return Path(where)
 
 
-def open_read_only(path: Path, *, patience: float = 10.0) -> sqlite3.Connection:
-    """Open an existing SQLite file for reading; wait up to `patience` seconds where it is locked."""
-    # isolation_level=None: the driver begins nothing on its own.
+@contextlib.contextmanager
+def reading(path: Path, *, patience: float = 10.0) -> Generator[sqlite3.Connection | None]:
+    """Open a SQLite file read-only, in a transaction: all that is read is of one moment. None for no or an empty file.
+
+    Errors, also of what the block does with the connection:
+        DatabaseLocked: it was locked for longer than `patience` seconds. DatabaseBroken. FolderUnwritable.
+    """
+    try:
+        if path.stat().st_size == 0:
+            yield None
+            return
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    except OSError as error:
+        raise unusable(path, error) from error
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-    return sqlite3.connect(uri, uri=True, timeout=patience, isolation_level=None)
+    try:
+        # isolation_level=None: the driver begins nothing on its own.
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=patience, isolation_level=None)) as connection:
+            connection.execute("BEGIN")
+            yield connection
+    except sqlite3.Error as error:
+        raise explain(error, path) or DatabaseBroken(f"{path} cannot be read: {error}.") from error
 
 
 def explain(error: Exception, place: Path | str) -> Unreachable | None:

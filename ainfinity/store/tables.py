@@ -104,8 +104,7 @@ class Job(SQLModel, table=True):
     tags: list[str] = _json(list)
     note: str = ""
     notify: str = "finish"
-    spec: dict[str, Any] = _json()
-    # From here on the fold of the events.
+    # From here on, but for `spec`, the fold of the events.
     state: str
     desired: str
     attempt: int = 0
@@ -122,8 +121,10 @@ class Job(SQLModel, table=True):
     losses: int = 0
     checkpoint_step: int | None = None
     resume_step: int | None = None
-    result: dict[str, Any] = _json()
     seq: int = 0
+    # The large ones stand last, because SQLite reads its way past whatever stands before a column.
+    spec: dict[str, Any] = _json()
+    result: dict[str, Any] = _json()
 
 
 class Attempt(SQLModel, table=True):
