@@ -9,6 +9,8 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help demo setup test check e2e bench sim screenshots format pins clean distclean
 
 PY := .venv/bin/python
+# Where set-up built DeepSpeed's helper; tests that start the trainer themselves find it too.
+export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.venv/torch_extensions
 # How often the crash tests kill a worker, and how many simulated schedules `make sim` plays from which seed.
 ROUNDS_TEST ?= 20
 ROUNDS_E2E ?= 200

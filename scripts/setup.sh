@@ -68,6 +68,7 @@ if ! pip install -qq -c constraints.txt -C editable_mode=compat -e '.[all]' ||
         "When the package registry could not be reached: try again later, what was fetched is kept."
 fi
 echo "setup: building DeepSpeed's helper" >&2
-$venv/bin/python -m training.prepare
+# Beside the packages that it is built against: the local backend looks for it there.
+TORCH_EXTENSIONS_DIR="$PWD/$venv/torch_extensions" $venv/bin/python -m training.prepare
 touch $venv/.ready
 echo "setup: done in $(($(date +%s) - started)) s" >&2
