@@ -261,8 +261,11 @@ def fold_attempt(attempt: AttemptFold | None, event: Event) -> AttemptFold | Non
     if attempt is None:
         return None
     if (end := _TRAINER_ENDS.get(event.type)) is not None:
+        # A trainer that has spoken was launched, whatever became of the reply.
+        state = AttemptState.LAUNCHING if attempt.state == AttemptState.INTENDED else attempt.state
         return replace(
             attempt,
+            state=state,
             trainer_end=end,
             trainer_code=str(event.data.get("code") or event.data.get("reason") or "") if end else "",
             trainer_message=" ".join(str(event.data.get(key) or "") for key in ("message", "hint")).strip()
