@@ -1,0 +1,1 @@
+"""Screens: the jobs, one job, and the dialogues over them."""

@@ -1,0 +1,68 @@
+"""The base of all our widgets: lines of (text, tone) become strips, a tone being a component class of app.tcss."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.widget import Widget
+
+from tui.text import Line
+
+TONES: Final = ("text", "dim", "bold", "live", "good", "warn", "bad", "accent", "key", "track")
+
+
+class Toned(Widget):
+    """A widget that draws toned lines."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"tone--{tone}" for tone in TONES} | {"row--cursor"}
+    ALLOW_SELECT = False
+
+    def notify_style_update(self) -> None:
+        """Forget the styles of the theme before."""
+        self._tones: dict[tuple[str, str], Style] = {}
+        super().notify_style_update()
+
+    def tone(self, tone: str, row: str = "") -> Style:
+        """Return the style of a tone, on the background of a kind of row where one is named."""
+        styles = self._tones
+        style = styles.get((tone, row))
+        if style is None:
+            style = self.get_component_rich_style(f"tone--{tone}")
+            if row:
+                base = self.get_component_rich_style(f"row--{row}")
+                style += Style(bgcolor=base.bgcolor, bold=base.bold or style.bold)
+            styles[tone, row] = style
+        return style
+
+    def strip(self, line: Line, cells: int, row: str = "") -> Strip:
+        """Return a line as a strip of exactly `cells` cells."""
+        strip = Strip([Segment(text, self.tone(tone, row)) for text, tone in line if text])
+        return strip.adjust_cell_length(cells, self.tone("text", row))
+
+
+class LineBar(Toned):
+    """One row that shows a line which its owner sets; repainted only when that is another one."""
+
+    DEFAULT_CSS = "LineBar { height: 1; }"
+
+    def __init__(self, line: Line | None = None, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._line: Line = line or []
+
+    @property
+    def line(self) -> Line:
+        """What is shown."""
+        return self._line
+
+    def show(self, line: Line) -> None:
+        """Show a line."""
+        if line != self._line:
+            self._line = line
+            self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """Return the row."""
+        return self.strip(self._line if y == 0 else [], self.size.width)
