@@ -28,6 +28,7 @@ demo: .venv/.ready ## fine-tune SmolLM2-135M on this machine and watch it (no GP
 	@$(PY) -m scripts.demo
 
 setup: .venv/.ready ## make .venv, and nothing else
+	@echo ".venv is ready"
 
 .venv/.ready: pyproject.toml constraints.txt scripts/setup.sh
 	@sh scripts/setup.sh
