@@ -61,7 +61,7 @@ class LocalClient:
         self.settings = settings
         self.actor = actor
         self.start_workers = start_workers
-        self._training = TrainingService(store, missing_secrets=self._missing_secrets)
+        self._training = TrainingService(store, missing_secrets=self._missing_secrets, jobs_dir=settings.jobs_dir)
         self._changes = ChangeService(store)
         self._logs = LogService(store, settings.attempts_dir)
         self._artifacts = ArtifactService(store, settings.attempts_dir)

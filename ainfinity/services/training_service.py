@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from ainfinity.core.exceptions import KeyReused, NameTaken, NotFound, PlanChanged, WrongState
+from ainfinity.core.utils import make_folder
 from ainfinity.schema.actor import Actor, Role
 from ainfinity.schema.event import Event, EventType
 from ainfinity.schema.plan import Plan, digest
@@ -29,7 +31,10 @@ def random_id() -> str:
 
 
 class TrainingService:
-    """Launch, watch and end jobs. `missing_secrets` tells which of an owner's named secrets are not stored."""
+    """Launch, watch and end jobs.
+
+    `missing_secrets` tells which of an owner's named secrets are not stored; `jobs_dir` is where a job's folder lies.
+    """
 
     def __init__(
         self,
@@ -38,11 +43,13 @@ class TrainingService:
         backends: tuple[str, ...] = ("local",),
         new_id: Callable[[], str] = random_id,
         missing_secrets: Callable[[Sequence[str]], list[str]] | None = None,
+        jobs_dir: Path | None = None,
     ) -> None:
         self.store = store
         self.backends = backends
         self.new_id = new_id
         self.missing_secrets = missing_secrets
+        self.jobs_dir = jobs_dir
 
     def plan(self, spec: JobSpec) -> PlanView:
         """Validate and plan without storing anything. Errors: DataInvalid, NotSupported."""
@@ -85,7 +92,8 @@ class TrainingService:
                     field="name",
                 )
             job_id = self._insert(connection, spec, plan, key, key_sha256, actor)
-            self._append(connection, self._first_events(job_id, spec, plan, actor, provenance))
+            origin = self._keep_diff(job_id, provenance or {})
+            self._append(connection, self._first_events(job_id, spec, plan, actor, origin))
             jobs.audit(connection, self.store.clock.now(), actor.name, "launch", job_id, name=spec.name)
             return jobs.get(connection, job_id)
 
@@ -139,9 +147,9 @@ class TrainingService:
         return job_id
 
     def _first_events(
-        self, job_id: str, spec: JobSpec, plan: Plan, actor: Actor, provenance: dict[str, Any] | None
+        self, job_id: str, spec: JobSpec, plan: Plan, actor: Actor, origin: dict[str, Any]
     ) -> list[Event]:
-        submitted = {"name": spec.name, "provenance": (provenance or {}) | {"data_sha256": plan.data_sha256}}
+        submitted = {"name": spec.name, "provenance": origin | {"data_sha256": plan.data_sha256}}
         planned = {"plan_hash": plan.plan_hash}
         made = [
             self._event(EventType.SUBMITTED, job_id, actor, submitted),
@@ -156,6 +164,19 @@ class TrainingService:
             self._event(EventType.APPROVED, job_id, actor, by_policy),
             self._event(EventType.QUEUED, job_id, actor),
         ]
+
+    def _keep_diff(self, job_id: str, provenance: dict[str, Any]) -> dict[str, Any]:
+        """Put the uncommitted changes into the job's folder and their path into the provenance.
+
+        Events go to every front; a diff is too large for that.
+        """
+        origin = dict(provenance)
+        diff = origin.pop("diff", "")
+        if diff and self.jobs_dir is not None:
+            path = make_folder(self.jobs_dir / job_id) / "source.diff"
+            path.write_text(diff, encoding="utf-8")
+            origin["diff_file"] = str(path)
+        return origin
 
     def _event(self, kind: EventType, job_id: str, actor: Actor, data: dict[str, Any] | None = None) -> Event:
         return Event(kind, job_id, self.store.clock.now(), actor.name, 0, data or {})
