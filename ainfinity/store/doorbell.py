@@ -12,7 +12,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import socket
 import stat
 import tempfile
@@ -156,7 +155,7 @@ class Listener:
             self._folder.mkdir(mode=0o700)
         if not _is_private(self._folder):
             return
-        self._path = f"{self._folder}/{os.getpid()}-{secrets.token_hex(4)}.sock"
+        self._path = f"{self._folder}/{os.getpid()}-{os.urandom(4).hex()}.sock"
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             bound.bind(self._path)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Generator
@@ -179,7 +178,7 @@ def _fill(connection: Connection) -> None:
     """Write what a new database must hold."""
     from ainfinity.store.tables import core
 
-    connection.execute(core("meta").insert().values(name="installation", value=secrets.token_hex(4)))
+    connection.execute(core("meta").insert().values(name="installation", value=os.urandom(4).hex()))
     connection.execute(core("team").insert().values(id="local", name="local", created_at=time.time()))
 
 
