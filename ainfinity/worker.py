@@ -28,6 +28,7 @@ from ainfinity.engine.fence import Fence
 from ainfinity.engine.launch import SecretSource
 from ainfinity.engine.outbox import CommandNotifier, FileNotifier, Notifier, Outbox
 from ainfinity.engine.reconciler import Probe, Reconciler, no_probe
+from ainfinity.engine.verify import BackgroundVerifier
 from ainfinity.store.doorbell import Listener
 from ainfinity.store.store import Store, open_store
 
@@ -91,7 +92,8 @@ class Worker:
 
     def _hold(self, fence: Fence, listener: Listener, *, until_idle: bool) -> bool:
         """Tick for as long as the lease is ours; return True when the work is over."""
-        engine = Reconciler(fence, self.computes, self.settings, self.secret_source, self.probe)
+        verifier = BackgroundVerifier(self.store.bell.ring)
+        engine = Reconciler(fence, self.computes, self.settings, self.secret_source, self.probe, verifier)
         outbox = Outbox(fence, self.notifiers, self.probe)
         idle_since: float | None = None
         while True:

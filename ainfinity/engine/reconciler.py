@@ -22,6 +22,7 @@ from ainfinity.engine.fence import Fence
 from ainfinity.engine.intake import IntakeWriter
 from ainfinity.engine.launch import SecretSource
 from ainfinity.engine.record import Recorder
+from ainfinity.engine.verify import Verifier, verify_now
 from ainfinity.engine.view import LiveJob, LiveView
 from ainfinity.schema.event import EventType
 from ainfinity.schema.states import AttemptState, Desired, JobState
@@ -54,12 +55,14 @@ class Reconciler:
         settings: Settings,
         secrets: SecretSource,
         probe: Probe = no_probe,
+        verifier: Verifier = verify_now,
     ) -> None:
         self.fence = fence
         self.clock = fence.store.clock
         self.computes = computes
         self.settings = settings
         self.probe = probe
+        self.verifier = verifier
         self.view = LiveView()
         self.recorder = Recorder(fence, settings)
         self.intake = IntakeWriter(fence, probe)
@@ -167,10 +170,7 @@ class Reconciler:
         if attempt.state == AttemptState.STOPPING or attempt.trainer_end != "finished":
             return None
         files = job.job.result.get("finished", {}).get("files")
-        try:
-            return compute.verify(attempt.name, files if isinstance(files, list) else [])  # pyright: ignore[reportUnknownArgumentType]
-        except ComputeUnreachable:
-            return None
+        return self.verifier(compute, attempt.name, files if isinstance(files, list) else [])  # pyright: ignore[reportUnknownArgumentType]
 
     def _remember_absent(self, sighting: _Sighting, mine: list[LiveJob], found: Mapping[str, Observation]) -> None:
         now = self.clock.now()
