@@ -87,7 +87,7 @@ def make_environment(
 
 def _defaults(request: LaunchRequest, devices: Sequence[str], cache_dir: Path) -> dict[str, str]:
     # A helper of DeepSpeed that set-up built fits this interpreter's torch; without one it is built on first use.
-    built = Path(interpreter_of(request)).absolute().parents[1] / "torch_extensions"
+    built = Path(interpreter_of(request)).absolute().parent.parent / "torch_extensions"
     cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     defaults = {
         "OMP_NUM_THREADS": str(max(1, cpus // request.ranks)),
