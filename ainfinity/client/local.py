@@ -222,7 +222,7 @@ class LocalClient:
         self._thread.shutdown(wait=True)
 
 
-def start_worker(settings: Settings) -> int:
+def start_worker(settings: Settings, *, until_idle: bool = True) -> int:
     """Start a worker that outlives this process and its terminal, and return its pid."""
     environment = os.environ | {
         "AINFINITY_DATA_DIR": str(settings.data_dir),
@@ -232,7 +232,7 @@ def start_worker(settings: Settings) -> int:
     }
     with (settings.data_dir / "worker.out").open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ainfinity.worker", "--until-idle"],
+            [sys.executable, "-m", "ainfinity.worker", *(["--until-idle"] if until_idle else [])],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
