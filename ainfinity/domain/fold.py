@@ -268,7 +268,7 @@ def fold_attempt(attempt: AttemptFold | None, event: Event) -> AttemptFold | Non
             state=state,
             trainer_end=end,
             trainer_code=str(event.data.get("code") or event.data.get("reason") or "") if end else "",
-            trainer_message=" ".join(str(event.data.get(key) or "") for key in ("message", "hint")).strip()
+            trainer_message="; ".join(str(event.data[key]) for key in ("message", "hint") if event.data.get(key))
             if end
             else "",
         )
