@@ -41,6 +41,11 @@ class AttemptFolder:
         self.code = path / "code"
         self._reserve = path / f".exit.{secrets.token_hex(4)}"
 
+    @property
+    def mark(self) -> str:
+        """What the environment of the attempt's processes holds under `processes.MARK`."""
+        return str(self.path.resolve())
+
     def claim_for_me(self) -> bool:
         """Claim the attempt for the calling process; False if it was claimed before. Raises OSError."""
         return self._claim(identify(os.getpid()) or Identity(os.getpid(), ""))

@@ -17,6 +17,7 @@ from ainfinity.compute.folder import AttemptFolder, create_once, read_record, wr
 from ainfinity.compute.machine import check_folder, check_modules, find_devices, unwritable
 from ainfinity.compute.observing import Look, Observer, has_complaint
 from ainfinity.compute.port import LaunchRequest
+from ainfinity.compute.processes import MARK
 from ainfinity.compute.trainer import copy_code, interpreter_of, make_environment, supervisor_path, trainer_path
 from ainfinity.core.clock import Clock
 from ainfinity.core.config import Settings
@@ -107,13 +108,14 @@ class Launcher:
         if folder.claim.exists():
             create_once(place, entry)
             return
-        if has_complaint(folder) and not Look().has(request.name) and folder.abandon("its supervisor could not start"):
+        if has_complaint(folder) and not Look().has(folder) and folder.abandon("its supervisor could not start"):
             raise Refused(
                 f"The supervisor of {request.name} could not start.", hint=f"See {folder.log}; try `ainfinity doctor`."
             )
         # Listed first: a process that nobody could see would never be ended.
         write_record(place, entry)
         environment = make_environment(request, os.environ, earlier["devices"], self._settings.cache_dir)
+        environment[MARK] = folder.mark
         try:
             self._spawn(folder, environment)
         except OSError as error:

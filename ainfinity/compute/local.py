@@ -110,7 +110,7 @@ class LocalCompute:
         elif elapsed < self._settings.stop_grace + _SUPERVISOR_MARGIN:
             send(owner.identity, signal.SIGTERM)
         else:
-            left = members_of(name, list_processes(), root=owner.identity.pid)
+            left = members_of(folder.mark, list_processes(), root=owner.identity.pid)
             for identity in (owner.identity, *(process.identity for process in left)):
                 send(identity, signal.SIGKILL)
 
@@ -182,7 +182,7 @@ class LocalCompute:
         """Go on with ending what a dead supervisor left."""
         told = {Identity(int(pid), str(start)) for pid, start in order.get("told", ())}
         ending = Ending(float(order["at"]), self._settings.stop_grace, set(told))
-        ending.step(members_of(name, list_processes()), self._clock.now())
+        ending.step(members_of(folder.mark, list_processes()), self._clock.now())
         if ending.told != told:
             marks = [[identity.pid, identity.start] for identity in ending.told]
             self._keep_order(folder, name, {**order, "told": marks})

@@ -24,11 +24,11 @@ class Look:
     def __init__(self) -> None:
         self._processes: list[Process] | None = None
 
-    def has(self, name: str) -> bool:
+    def has(self, folder: AttemptFolder) -> bool:
         """Whether anything of the attempt is alive."""
         if self._processes is None:
             self._processes = list_processes()
-        return bool(members_of(name, self._processes))
+        return bool(members_of(folder.mark, self._processes))
 
 
 class Observer:
@@ -69,7 +69,7 @@ class Observer:
             if record is not None:
                 return self._seen(name, Phase.EXITED, False, str(record.get("reason", "")), record.get("code"))
             if owner is None:
-                seen = self._observe_unclaimed(name, look)
+                seen = self._observe_unclaimed(name, folder, look)
                 if not folder.claim.exists():
                     return seen
             elif owner.is_elsewhere:
@@ -77,7 +77,7 @@ class Observer:
             elif owner.is_alive:
                 return self._seen(name, Phase.RUNNING, True)
             else:
-                left = look.has(name)
+                left = look.has(folder)
                 if not folder.exit.exists():
                     reason = "its supervisor is gone without a word: killed, or the machine went down"
                     return self._seen(name, Phase.VANISHED, left, reason)
@@ -88,12 +88,12 @@ class Observer:
         seen = self.observe(name, look)
         return seen is None or not seen.machine
 
-    def _observe_unclaimed(self, name: str, look: Look) -> Observation | None:
+    def _observe_unclaimed(self, name: str, folder: AttemptFolder, look: Look) -> Observation | None:
         entry = read_record(self.index / name) or {}
         just_now = abs(self._clock.now() - float(entry.get("at", 0.0))) < _START_LAG
-        if just_now or look.has(name):
+        if just_now or look.has(folder):
             return self._seen(name, Phase.SETTING_UP, True)
-        if has_complaint(self.folder(name)):
+        if has_complaint(folder):
             return self._seen(name, Phase.EXITED, False, "its supervisor could not start", _EXIT_NO_SUPERVISOR)
         return None
 

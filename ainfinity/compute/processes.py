@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ainfinity.core.constants import ATTEMPT_MARK
+#: The mark in the environment of every process of an attempt: its folder. Its name alone would not do, since another
+#: installation, or a test beside this one, may use the same.
+MARK = "AINFINITY_ATTEMPT_FOLDER"
 
 _PROC = Path("/proc")
 _ON_LINUX = sys.platform == "linux"
@@ -31,7 +33,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A live process (no zombie): who it is, its parent's pid, and the attempt that its environment names, or ""."""
+    """A live process (no zombie): who it is, its parent's pid, and the mark in its environment, or ""."""
 
     identity: Identity
     parent: int
@@ -74,8 +76,8 @@ def list_processes() -> list[Process]:
     return [process for process in _scan() if process.identity.pid != os.getpid()]
 
 
-def members_of(name: str, processes: Collection[Process], root: int = 0) -> list[Process]:
-    """Return those of `processes` that belong to attempt `name`.
+def members_of(mark: str, processes: Collection[Process], root: int = 0) -> list[Process]:
+    """Return those of `processes` that belong to an attempt.
 
     These are the ones that carry its mark, the descendants of process `root`, and all descendants of these: a process
     may have cleared its environment. `root` itself is not among them.
@@ -83,7 +85,7 @@ def members_of(name: str, processes: Collection[Process], root: int = 0) -> list
     children: dict[int, list[Process]] = {}
     for process in processes:
         children.setdefault(process.parent, []).append(process)
-    todo = [process for process in processes if process.mark == name or (root and process.parent == root)]
+    todo = [process for process in processes if process.mark == mark or (root and process.parent == root)]
     found: dict[int, Process] = {}
     while todo:
         process = todo.pop()
@@ -188,14 +190,14 @@ def _mark(pid: int) -> str:
         import psutil
 
         try:
-            return psutil.Process(pid).environ().get(ATTEMPT_MARK, "")
+            return psutil.Process(pid).environ().get(MARK, "")
         except (psutil.Error, OSError):
             return ""
     try:
         environment = (_PROC / str(pid) / "environ").read_bytes()
     except OSError:
         return ""
-    prefix = ATTEMPT_MARK.encode() + b"="
+    prefix = MARK.encode() + b"="
     for entry in environment.split(b"\0"):
         if entry.startswith(prefix):
             return entry[len(prefix) :].decode(errors="replace")

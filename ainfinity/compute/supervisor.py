@@ -34,7 +34,7 @@ class Supervisor:
 
     def __init__(self, folder: AttemptFolder, request: Mapping[str, Any]) -> None:
         self._folder = folder
-        self._name = str(request["name"])
+        self._mark = folder.mark
         self._command = [str(word) for word in request["command"]]
         self._python_path = str(request["python_path"])
         self._grace = float(request["grace"])
@@ -99,7 +99,7 @@ class Supervisor:
         pause = _FIRST_POLL
         while True:
             childless = self._reap()
-            alive = members_of(self._name, list_processes(), root=os.getpid())
+            alive = members_of(self._mark, list_processes(), root=os.getpid())
             if childless and not alive:
                 return
             ending.step(alive, time.monotonic())
@@ -144,8 +144,8 @@ class Supervisor:
             try:
                 self._folder.write_exit(code, reason)
                 return 0
-            except OSError:
-                if not tries_left:
+            except OSError as error:
+                if not tries_left or isinstance(error, FileNotFoundError):  # the folder itself is gone
                     raise
                 time.sleep(1)
         return 1

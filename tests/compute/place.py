@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from ainfinity.compute.folder import AttemptFolder
 from ainfinity.compute.local import LocalCompute
 from ainfinity.compute.port import LaunchRequest
 from ainfinity.core.config import Settings
@@ -135,24 +137,25 @@ class Place:
         return wait_for(look, f"{phase} of {name}")
 
     def clear(self) -> None:
-        """End whatever the test left, by pid."""
+        """End whatever the test left: its processes are those whose command line names its folder."""
         for name in self.names:
-            pids = self.alive(name)
-            if (self.folder(name) / "claim.json").exists():
-                supervisor = self.supervisor(name)
-                pids += [supervisor] if supervisor and _is_supervisor(supervisor) else []
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            with contextlib.suppress(OSError):
+                AttemptFolder(self.folder(name)).abandon("the test is over")
+        wait_for(lambda: not self._kill())
+
+    def _kill(self) -> list[int]:
+        found = [process.pid for process in psutil.process_iter() if f"{self.root}/" in _command_line(process)]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return found
 
 
-def _is_supervisor(pid: int) -> bool:
+def _command_line(process: psutil.Process) -> str:
     try:
-        return "ainfinity.compute.supervisor" in psutil.Process(pid).cmdline()
-    except psutil.NoSuchProcess:
-        return False
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def run_python(code: str, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:

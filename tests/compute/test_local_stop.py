@@ -183,6 +183,7 @@ def stranger(place: Place) -> Iterator[subprocess.Popen[bytes]]:
     """A process of somebody else's that got the pid of a supervisor that is gone."""
     other = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
     place.names.add(NAME)
+    time.sleep(0.03)  # Start times are told in steps of 10 ms; no pid comes back that soon.
     yield other
     other.kill()
     other.wait()
@@ -300,3 +301,18 @@ def test_two_attempts_are_ended_apart(place: Place) -> None:
     assert len(place.alive("one-two")) == 2
     seen = compute.observe_all()["one-two"]
     assert seen.phase == Phase.RUNNING
+
+
+def test_an_attempt_of_the_same_name_elsewhere_is_left_alone(place: Place) -> None:
+    """Data folders get copied, and tests run side by side."""
+    elsewhere = Place(place.root / "elsewhere")
+    try:
+        for one in (place, elsewhere):
+            one.backend().launch(one.request())
+            one.started()
+        place.backend().stop(NAME)
+        place.until_over(place.backend())
+        assert len(elsewhere.alive()) == 1
+        assert elsewhere.notes("signals") == []
+    finally:
+        elsewhere.clear()
