@@ -29,7 +29,8 @@ def list_backups(database: Path) -> list[Path]:
 def make_backup(database: Path, version: str, now: float) -> Path:
     """Copy the database to `backups/<name>-<version>-<UTC time>.db` beside it and keep the newest few.
 
-    The copy is one consistent moment, also while others write, and is complete as soon as it has its name.
+    The copy is one consistent moment, also while others write, and is complete as soon as it has its name. One
+    process at a time, which the lock of `store.migrate` sees to.
 
     Errors:
         FolderUnwritable: the copy cannot be written; nothing is left of it.
@@ -37,16 +38,17 @@ def make_backup(database: Path, version: str, now: float) -> Path:
     folder = backup_folder(database)
     time = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     target = folder / f"{database.stem}-{version}-{time}.db"
-    partial = target.with_suffix(f".{os.getpid()}.part")
+    partial = folder / f"{database.stem}.part"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
+        _remove(partial)
         _copy(database, partial)
         partial.replace(target)
         for old in list_backups(database)[:-KEEP]:
             old.unlink(missing_ok=True)
     except (OSError, sqlite3.Error) as error:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+            _remove(partial)
         raise FolderUnwritable(
             f"The backup {target} could not be written: {error}.",
             hint="Free some space or mend the folder's rights and start again; the database was not changed.",
@@ -55,7 +57,6 @@ def make_backup(database: Path, version: str, now: float) -> Path:
 
 
 def _copy(database: Path, partial: Path) -> None:
-    partial.unlink(missing_ok=True)
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     with (
         contextlib.closing(sqlite3.connect(database)) as source,
@@ -66,3 +67,9 @@ def _copy(database: Path, partial: Path) -> None:
         copy.execute("PRAGMA journal_mode=DELETE")
     with partial.open("rb") as written:
         os.fsync(written.fileno())
+
+
+def _remove(partial: Path) -> None:
+    """Remove what a killed process left of a copy. Its journal above all: SQLite would apply it to the next one."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        partial.with_name(partial.name + suffix).unlink(missing_ok=True)

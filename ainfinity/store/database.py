@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +18,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from ainfinity.core.exceptions import AinfinityError, DatabaseBroken, Unreachable
-from ainfinity.store.sqlite import explain
+from ainfinity.store.sqlite import explain, sqlite_path
 
 _MODE = "ainfinity_mode"
 
@@ -30,11 +29,13 @@ class Database:
     def __init__(self, url: str, *, busy_timeout: float = 10.0) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
-        self.path: Path | None = Path(url.removeprefix("sqlite:///")) if self.is_sqlite else None
+        self.path = sqlite_path(url)
         arguments: dict[str, Any] = {}
         if self.is_sqlite:
             arguments["connect_args"] = {"timeout": busy_timeout, "isolation_level": None, "check_same_thread": False}
-        self.engine: Engine = sa.create_engine(url, **arguments)
+        # What stands in a file's name is no part of URL syntax: a `?` or `#` is just a character.
+        target = url if self.path is None else sa.URL.create("sqlite", database=str(self.path))
+        self.engine: Engine = sa.create_engine(target, **arguments)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)

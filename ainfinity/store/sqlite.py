@@ -6,9 +6,13 @@ import contextlib
 import sqlite3
 from collections.abc import Generator
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from ainfinity.core.exceptions import DatabaseBroken, DatabaseLocked, FolderUnwritable, Unreachable
+
+#: Bytes of the smallest page, and so of the smallest database.
+_SMALLEST: Final = 512
 
 
 def sqlite_path(where: Path | str) -> Path | None:
@@ -25,15 +29,13 @@ def reading(path: Path, *, patience: float = 10.0) -> Generator[sqlite3.Connecti
     Errors, also of what the block does with the connection:
         DatabaseLocked: it was locked for longer than `patience` seconds. DatabaseBroken. FolderUnwritable.
     """
-    try:
-        if path.stat().st_size == 0:
-            yield None
-            return
-    except (FileNotFoundError, NotADirectoryError):
+    size = _size(path)
+    if size == 0:
         yield None
         return
-    except OSError as error:
-        raise unusable(path, error) from error
+    if size < _SMALLEST:
+        # SQLite would take it for an empty database and write over it.
+        raise _broken(path)
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
     try:
         # isolation_level=None: the driver begins nothing on its own.
@@ -53,14 +55,27 @@ def explain(error: Exception, place: Path | str) -> Unreachable | None:
             hint="Try again; if it stays so, `ainfinity doctor` shows who holds it.",
         )
     if "not a database" in text or "malformed" in text:
-        return DatabaseBroken(
-            f"{place} is damaged or no database.", hint="Restore a backup (see README, Backup); nothing was changed."
-        )
+        return _broken(place)
     if "disk is full" in text or "disk i/o" in text:
         return FolderUnwritable(f"The disk that holds {place} is full or failing.", hint="Free some space and retry.")
     if "readonly" in text or "unable to open" in text:
         return unusable(place, error)
     return None
+
+
+def _broken(place: Path | str) -> DatabaseBroken:
+    return DatabaseBroken(
+        f"{place} is damaged or no database.", hint="Restore a backup (see README, Backup); nothing was changed."
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:
+        raise unusable(path, error) from error
 
 
 def unusable(place: Path | str, error: Exception) -> FolderUnwritable:
