@@ -95,7 +95,6 @@ class AinfinityApp(App[None]):
         self._wanted = job
         self._said = ("", "text")
         self._said_until = 0.0
-        self._asked_worker = False
         self.model = JobsModel(self._first_rows(first_paint))
 
     def now(self) -> float:
@@ -121,7 +120,6 @@ class AinfinityApp(App[None]):
 
     def _start(self) -> None:
         self.run_worker(self._link.run(), group="feed")
-        self.run_worker(self._link.watch_worker(), group="worker")
 
     async def on_unmount(self) -> None:
         """Let go of the client. Jobs go on."""
@@ -132,6 +130,7 @@ class AinfinityApp(App[None]):
     @on(messages.Opened)
     def _opened(self, message: messages.Opened) -> None:
         self.client = message.client
+        self.run_worker(self._link.watch_worker(), group="worker")
         if (page := self._job_screen()) is not None:
             page.connect(message.client)
 
@@ -152,11 +151,6 @@ class AinfinityApp(App[None]):
         if message.status != self.worker:
             self.worker = message.status
             self._show_bars()
-        if message.status.alive:
-            self._asked_worker = False
-        elif message.status.live_jobs and not self.read_only and not self._asked_worker:
-            self._asked_worker = True  # once; after that the user is asked to press w
-            self.action_start_worker()
 
     @on(messages.Trouble)
     def _trouble(self, message: messages.Trouble) -> None:

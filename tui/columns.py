@@ -34,14 +34,14 @@ _RIGHT: Final = frozenset({"percent", "eta", "loss", "age"})
 #: In order of importance: a narrow screen loses the last ones first.
 _WANTED: Final = (
     ("symbol", 1),
-    ("name", 10),
+    ("name", 16),
     ("percent", 4),
     ("loss", 7),
     ("state", LABEL_WIDTH),
     ("eta", 6),
     ("age", 4),
     ("bar", 8),
-    ("model", 10),
+    ("model", 12),
     ("owner", 8),
 )
 #: How wide the columns that may grow get at most, in the order in which they grow.
@@ -53,16 +53,15 @@ def layout(cells: int, *, owners: bool) -> list[Column]:
     """Choose the columns for so many cells; `owners`: whether who owns a job tells one from another."""
     wanted = [entry for entry in _WANTED if entry[0] != "owner"]
     if owners:
-        wanted.insert(7, ("owner", 8))
+        wanted[7:] = [("owner", 8), ("model", 12), ("bar", 8)]
     elif cells >= _WIDE:
         wanted.append(("owner", 8))
     widths: dict[str, int] = {}
     left = cells + 1  # one blank goes before each column but the first
     for name, least in wanted:
-        if left < least + 1:
-            break
-        widths[name] = least
-        left -= least + 1
+        if left > least:
+            widths[name] = least
+            left -= least + 1
     for name, most in _GROWING:
         if name in widths:
             more = min(max(0, most - widths[name]), left)

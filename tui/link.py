@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from textual.message import Message
@@ -72,14 +73,14 @@ class Link:
             await asyncio.sleep(FIRST_WAIT)
 
     async def watch_worker(self) -> None:
-        """Look at the worker now and then until cancelled."""
+        """Look at the worker now and then until cancelled; the client must be open."""
+        assert self._client is not None
         while True:
-            if self._client is not None:
-                try:
-                    self._post(WorkerSeen(await self._client.worker()))
-                    self._post(Trouble("worker"))
-                except Exception as error:  # noqa: BLE001  # shown; the next look follows
-                    self._post(Trouble("worker", explain(error)))
+            try:
+                self._post(WorkerSeen(await self._client.worker()))
+                self._post(Trouble("worker"))
+            except Exception as error:  # noqa: BLE001  # shown; the next look follows
+                self._post(Trouble("worker", explain(error)))
             await asyncio.sleep(WORKER_PERIOD)
 
     async def relist(self) -> None:
@@ -102,10 +103,11 @@ class Link:
             self._client = client
             self._post(Opened(client))
         await self.relist()
-        async for item in self._client.feed(*(self._place or (None, None))):
-            self._place = item.cursor, item.rev
-            self._post(Fed(item))
-            await asyncio.sleep(FRAME)
+        async with aclosing(self._client.feed(*(self._place or (None, None)))) as feed:
+            async for item in feed:
+                self._place = item.cursor, item.rev
+                self._post(Fed(item))
+                await asyncio.sleep(FRAME)
 
     async def close(self) -> None:
         """Close the client, if it was opened."""
@@ -163,9 +165,10 @@ class JobLink:
     async def _follow_log(self) -> None:
         self._post(Logged(None))
         try:
-            async for chunk in self._client.follow_logs(self._job, tail=LOG_TAIL):
-                self._post(Logged(chunk))
-                await asyncio.sleep(FRAME)
+            async with aclosing(self._client.follow_logs(self._job, tail=LOG_TAIL)) as chunks:
+                async for chunk in chunks:
+                    self._post(Logged(chunk))
+                    await asyncio.sleep(FRAME)
         except NotFound:
             pass  # `read` tells of it
         self._post(Trouble("log"))

@@ -27,8 +27,8 @@ LOOKS: Final[dict[str, Look]] = {
     _S.QUEUED: Look("○", "queued", "text", "queued"),
     _S.AWAITING_APPROVAL: Look("◇", "to approve", "warn", "to approve"),
     _S.PLANNING: Look("◌", "planning", "text", "planning"),
-    _S.SUCCEEDED: Look("✓", "succeeded", "good", "done"),
     _S.FAILED: Look("✗", "failed", "bad", "failed"),
+    _S.SUCCEEDED: Look("✓", "succeeded", "good", "done"),
     _S.CANCELLED: Look("⊘", "cancelled", "dim", "cancelled"),
     _S.REJECTED: Look("∅", "rejected", "dim", "rejected"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from ainfinity.schema.views import WorkerStatus
 from tui import format as fmt
@@ -22,11 +23,8 @@ def status_line(
     jobs = fmt.plural(total, "job") if not filtered else f"{visible:,} of {fmt.plural(total, 'job')}"
     line.append((f" {jobs}{' …' if loading else ''}", "bold"))
     right = worker_line(worker)
-    for symbol, text, tone in _groups(counts):
-        part: Line = [("  ", "text"), (symbol, tone), (f" {text}", "text")]
-        if line_width(line) + line_width(part) + line_width(right) + 2 > cells:
-            break
-        line += part
+    room = cells - line_width(line) - line_width(right) - 1
+    line += _fitting(_groups(counts), room)
     gap = cells - line_width(line) - line_width(right) - 1
     return [*line, (" " * gap, "text"), *right, (" ", "text")] if gap > 0 else line
 
@@ -42,12 +40,33 @@ def worker_line(worker: WorkerStatus | None) -> Line:
     return [("○", "dim"), (" worker idle", "dim")]
 
 
-def _groups(counts: Mapping[str, int]) -> list[tuple[str, str, str]]:
-    """Symbol, count and word, and tone of each group of states that has jobs, in the order of the table."""
-    groups: Counter[str] = Counter()
+def _fitting(groups: list[_Group], room: int) -> Line:
+    """Say as many groups in words as there is room for, the rest in figures, and leave out what still has no room."""
+    while groups:
+        for worded in range(len(groups), -1, -1):
+            parts = [group.words if index < worded else group.figures for index, group in enumerate(groups)]
+            if sum(map(line_width, parts)) <= room:
+                return [run for part in parts for run in part]
+        groups = groups[:-1]
+    return []
+
+
+class _Group(NamedTuple):
+    """States that are counted together, in words and in figures alone."""
+
+    words: Line
+    figures: Line
+
+
+def _groups(counts: Mapping[str, int]) -> list[_Group]:
+    """Return the groups of states that have jobs, in the order of the table."""
+    totals: Counter[str] = Counter()
     for state, number in counts.items():
-        groups[look_of(state).group] += number
+        totals[look_of(state).group] += number
     looks = {look.group: look for look in LOOKS.values()} | {"other": look_of("")}
-    return [
-        (look.symbol, f"{groups[group]:,} {group}", look.tone) for group, look in looks.items() if groups[group] > 0
-    ]
+    found: list[_Group] = []
+    for group, look in looks.items():
+        if totals[group] > 0:
+            figures: Line = [("  ", "text"), (look.symbol, look.tone), (f" {totals[group]:,}", "text")]
+            found.append(_Group([*figures, (f" {group}", "text")], figures))
+    return found

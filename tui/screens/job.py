@@ -22,7 +22,7 @@ from tui.messages import Detailed, Gone, Happened, Logged, Measured, Trouble
 from tui.model import Change
 from tui.page import JobPage
 from tui.questions import may_approve, may_cancel, may_retry
-from tui.screens.front import HELP, QUIT, Front
+from tui.screens.front import HELP, Front
 from tui.text import Line
 from tui.widgets.block import LineBlock
 from tui.widgets.chart import Chart
@@ -160,6 +160,7 @@ class JobScreen(Front):
                 self.log_view.write([f"──── attempt {chunk.attempt} ────"])
             self._log_attempt = chunk.attempt
         self.log_view.write(chunk.lines)
+        self._show_titles()
 
     @on(Trouble)
     def _trouble(self, message: Trouble) -> None:
@@ -194,8 +195,8 @@ class JobScreen(Front):
             found.append(Key("l", "Full log", "l"))
         found.append(Key("tab 1-4", "Panes", "tab"))
         if isinstance(self._panes[self._pane], LogView):
-            found.append(Key("f", "Stop here" if self.log_view.following else "Follow", "f"))
-        return (*found, HELP, QUIT)
+            found.append(Key("f", "Unfollow" if self.log_view.following else "Follow", "f"))
+        return (*found, HELP, Key("q", "Quit", "q"))
 
     def _show(self) -> None:
         now = self.ui.now()
@@ -205,7 +206,7 @@ class JobScreen(Front):
         self.chart.update("The first loss appears here." if live else "No loss was reported.")
         self.log_view.placeholder = "The log appears here once the job runs." if live else "There is no log."
         self.events_pane.placeholder = "No events yet."
-        self.details.show(detail_lines(self.page, now, self.details.size.width))
+        self.details.show(detail_lines(self.page, now, self.details.cells))
         self._show_titles()
         self.refresh_bars()
 
@@ -214,20 +215,19 @@ class JobScreen(Front):
         self._header.show(header_lines(self.page, now, self.size.width, rows))
 
     def _show_titles(self) -> None:
-        for pane, widget in self._panes.items():
-            widget.border_title = _TITLES[pane]
-        page = self.page
-        if len(page.loss):
-            self.chart.border_subtitle = f"{fmt.loss(page.loss.ys[-1])} now, {fmt.loss(page.loss.extent()[0])} best"
-        hidden = [_TITLES[pane] for pane in PANES[1:] if not self._panes[pane].display]
-        others = f"{'  '.join(hidden)}" if not self._zoomed else ""
+        loss = self.page.loss
+        notes = {"loss": f"{fmt.loss(loss.ys[-1])} now, {fmt.loss(loss.extent()[0])} best" if len(loss) else ""}
         for pane, view in (("log", self.log_view), ("events", self.events_pane)):
             if view.following or not view.lines:
-                word = "following" if pane == "log" and view.lines and self._is_live() else ""
+                notes[pane] = "following" if view.lines and self._is_live() else ""
             else:
-                word = f"{fmt.plural(view.unseen, 'new line')} below, f follows" if view.unseen else "f follows"
-            view.border_subtitle = "   ".join(part for part in (word, others) if part)
-        self.details.border_subtitle = others
+                notes[pane] = f"{fmt.plural(view.unseen, 'new line')} below, f follows" if view.unseen else "f follows"
+        # What is not on screen is named beside what is, so that its number can be pressed.
+        hidden = [_TITLES[pane] for pane in PANES[1:] if not self._panes[pane].display]
+        others = "" if self._zoomed else "   ".join(hidden)
+        for pane, widget in self._panes.items():
+            parts = [_TITLES[pane], notes.get(pane, ""), others if pane != "loss" or len(hidden) == 3 else ""]
+            widget.border_title = f" {'   '.join(part for part in parts if part)} "
         self.key_bar.show(self.keys())
 
     def _is_live(self) -> bool:

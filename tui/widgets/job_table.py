@@ -105,7 +105,7 @@ class JobTable(Toned, ScrollView, can_focus=True):
 
     def action_page(self, pages: int) -> None:
         """Move the cursor by screens."""
-        self._move_to(self._index + pages * max(1, self.size.height - 1))
+        self._move_to(self._index + pages * max(1, self.rows - 1))
 
     def action_end(self, direction: int) -> None:
         """Move the cursor to the first or the last row."""
@@ -129,7 +129,7 @@ class JobTable(Toned, ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         """Return a row of the screen."""
         index = round(self.scroll_y) + y
-        cells = self.size.width
+        cells = self.cells
         if index >= len(self._jobs):
             return self.strip([], cells)
         job = self._jobs[index]
@@ -149,16 +149,16 @@ class JobTable(Toned, ScrollView, can_focus=True):
 
     def _on_screen(self) -> list[str]:
         top = round(self.scroll_y)
-        return self._jobs[top : top + self.size.height]
+        return self._jobs[top : top + self.rows]
 
     def _refresh_row(self, y: int) -> None:
         self.refresh_line(y + round(self.scroll_y))
 
     def _arrange(self) -> None:
-        self._columns = layout(self.size.width - 1, owners=self._model.many_owners)
+        self._columns = layout(self.cells - 1, owners=self._model.many_owners)
         self._header.show([(" ", "dim"), *header_line(self._columns)])
         self._drawn.clear()
-        self.virtual_size = Size(self.size.width, len(self._jobs))
+        self.virtual_size = Size(self.cells, len(self._jobs))
 
     def _relist(self) -> None:
         """Take the model's list; keep the cursor on its job, or where it was if that job is gone."""
@@ -188,7 +188,7 @@ class JobTable(Toned, ScrollView, can_focus=True):
             self.post_message(self.Moved())
 
     def _scroll_into_view(self, index: int) -> None:
-        top, height = round(self.scroll_y), max(1, self.size.height)
+        top, height = round(self.scroll_y), max(1, self.rows)
         target = min(max(top, index - height + 1), index)
         if target != top:
             self.scroll_to(y=target, animate=False)

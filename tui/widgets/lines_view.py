@@ -100,7 +100,7 @@ class LinesView(Toned, ScrollView, Generic[T], can_focus=True):
         if not self._follows:
             self._unseen += added
             self.post_message(self.Followed())
-        if before < self.scroll_y + self.size.height or surplus > _SLACK:
+        if before < self.scroll_y + self.rows or surplus > _SLACK:
             self.refresh()
 
     def clear(self) -> None:
@@ -124,9 +124,9 @@ class LinesView(Toned, ScrollView, Generic[T], can_focus=True):
     def render_line(self, y: int) -> Strip:
         """Return a row of the screen."""
         index = round(self.scroll_y) + y
-        cells = self.size.width
+        cells = self.cells
         if index >= len(self._lines):
-            empty = not self._lines and y == (self.size.height - 1) // 2
+            empty = not self._lines and y == (self.rows - 1) // 2
             return self.strip([(self._placeholder.center(cells), "dim")] if empty else [], cells)
         strip = self._drawn.get(index)
         if strip is None:
@@ -152,7 +152,7 @@ class LinesView(Toned, ScrollView, Generic[T], can_focus=True):
 
     def action_page(self, pages: int) -> None:
         """Scroll by screens."""
-        self.scroll_to(y=self.scroll_y + pages * max(1, self.size.height - 1), animate=False)
+        self.scroll_to(y=self.scroll_y + pages * max(1, self.rows - 1), animate=False)
 
     def action_top(self) -> None:
         """Scroll to the first line."""
@@ -177,7 +177,7 @@ class LinesView(Toned, ScrollView, Generic[T], can_focus=True):
             self.refresh()
 
     def _resize_content(self) -> None:
-        self.virtual_size = Size(self.size.width, len(self._lines))
+        self.virtual_size = Size(self.cells, len(self._lines))
         if self._follows:
             self.scroll_to(y=self.max_scroll_y, animate=False)
 

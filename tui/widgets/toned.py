@@ -37,6 +37,16 @@ class Toned(Widget):
             styles[tone, row] = style
         return style
 
+    @property
+    def cells(self) -> int:
+        """The width that can be drawn on: without border and scrollbar."""
+        return self.scrollable_content_region.width
+
+    @property
+    def rows(self) -> int:
+        """The height that can be drawn on."""
+        return self.scrollable_content_region.height
+
     def strip(self, line: Line, cells: int, row: str = "") -> Strip:
         """Return a line as a strip of exactly `cells` cells."""
         strip = Strip([Segment(text, self.tone(tone, row)) for text, tone in line if text])
