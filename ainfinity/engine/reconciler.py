@@ -22,7 +22,7 @@ from ainfinity.engine.fence import Fence
 from ainfinity.engine.intake import IntakeWriter
 from ainfinity.engine.launch import SecretSource
 from ainfinity.engine.record import Recorder
-from ainfinity.engine.verify import Verifier, verify_now
+from ainfinity.engine.verify import Verifier, exported_files, verify_now
 from ainfinity.engine.view import LiveJob, LiveView
 from ainfinity.schema.event import EventType
 from ainfinity.schema.states import AttemptState, Desired, JobState
@@ -169,8 +169,7 @@ class Reconciler:
             return None
         if attempt.state == AttemptState.STOPPING or attempt.trainer_end != "finished":
             return None
-        files = job.job.result.get("finished", {}).get("files")
-        return self.verifier(compute, attempt.name, files if isinstance(files, list) else [])  # pyright: ignore[reportUnknownArgumentType]
+        return self.verifier(compute, attempt.name, exported_files(job.job.result.get("finished", {})))
 
     def _remember_absent(self, sighting: _Sighting, mine: list[LiveJob], found: Mapping[str, Observation]) -> None:
         now = self.clock.now()

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from ainfinity.compute.port import Compute
 from ainfinity.core.exceptions import ComputeUnreachable
 
 #: Verify the files of an attempt; "" or what is wrong, None while that is not known yet.
 Verifier = Callable[[Compute, str, Sequence[Mapping[str, Any]]], str | None]
+
+
+def exported_files(finished: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the files of a trainer's `finished` line by full path; there they are relative to its `output`."""
+    output, files = finished.get("output"), finished.get("files")
+    if not isinstance(output, str) or not isinstance(files, list):
+        return []
+    entries = cast("list[dict[str, Any]]", [entry for entry in cast("list[Any]", files) if isinstance(entry, dict)])
+    return [entry | {"path": os.path.join(output, str(entry.get("path")))} for entry in entries]
 
 
 def verify_now(compute: Compute, name: str, files: Sequence[Mapping[str, Any]]) -> str | None:
