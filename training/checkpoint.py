@@ -70,7 +70,7 @@ def find_checkpoint(folder: Path, attempt: str, resume_step: int | None) -> tupl
             return checkpoint, passed_over
         passed_over.append(f"{checkpoint.path.name}: {fault}")
     if resume_step is not None and resume_step > 0 and candidates is not found:
-        steps = ", ".join(str(checkpoint.state.step) for checkpoint in found) or "none"
+        steps = ", ".join(map(str, sorted(checkpoint.state.step for checkpoint in found))) or "none"
         raise invalid(
             "checkpoint_missing",
             f"{folder} holds no complete checkpoint of step {resume_step}",

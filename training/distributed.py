@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -14,6 +13,7 @@ import torch.distributed as dist
 
 from training.errors import TrainingError
 from training.failures import as_failure
+from training.toolchain import find_own_tools, missing_compiler
 
 T = TypeVar("T")
 
@@ -22,6 +22,7 @@ def start() -> torch.device:
     """Join the process group that torchrun describes in the environment. Returns the device of this rank."""
     import deepspeed
 
+    find_own_tools()
     device = torch.device("cpu")
     if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -29,10 +30,9 @@ def start() -> torch.device:
     try:
         deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", verbose=False)
     except (RuntimeError, OSError, ImportError) as error:
-        missing = [tool for tool in ("g++", "ninja") if shutil.which(tool) is None]
-        if device.type == "cpu" and missing:
-            hint = "install g++ (on Debian: apt install g++), then run python -m training.prepare"
-            raise TrainingError("compiler_missing", f"DeepSpeed needs {' and '.join(missing)}", hint) from error
+        missing = missing_compiler() if device.type == "cpu" else None
+        if missing is not None:
+            raise missing from error
         raise
     return device
 

@@ -10,7 +10,14 @@ from typing import Final
 from training.errors import TrainingError
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
+_FULL_DISK: Final = (
+    "PytorchStreamWriter",
+    "inline_container.cc",
+    "iostream error",
+    "No space left on device",
+    "File too large",
+)
 _LOST_PEER: Final = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused")
 
 
@@ -23,16 +30,12 @@ def as_failure(error: BaseException) -> TrainingError:
             return _disk_full()
         case OSError(errno=code) if code in _FORBIDDEN:
             path = f" {error.filename}" if error.filename else ""
-            return TrainingError("not_writable", f"the file or folder{path} cannot be written", "check its permissions")
+            message = f"the file or folder{path} cannot be written: {error.strerror}"
+            return TrainingError("not_writable", message, "check its permissions, or choose another --output")
         case MemoryError():
             return _out_of_memory(str(error))
         case _:
             return _by_message(error)
-
-
-def is_lost_peer(error: BaseException) -> bool:
-    """Whether the exception only says that another rank has gone, which is never the cause."""
-    return isinstance(error, TrainingError) and error.code == "rank_lost"
 
 
 def _by_message(error: BaseException) -> TrainingError:
@@ -40,7 +43,7 @@ def _by_message(error: BaseException) -> TrainingError:
     text = str(error)
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text or "not enough memory" in text:
         return _out_of_memory(text)
-    if "PytorchStreamWriter failed" in text or "No space left on device" in text or "unexpected pos" in text:
+    if any(words in text for words in _FULL_DISK):
         return _disk_full()
     if any(words in text for words in _LOST_PEER):
         hint = "look in the log for what killed it; often the machine ran out of memory"

@@ -10,6 +10,7 @@ import argparse
 import io
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         recipe = load_recipe(start.recipe, start.overrides)
         claim: ClaimedFolder | None = None
         if rank == 0:
+            _check_writable(start.output)
             claim = ClaimedFolder(start.checkpoints, start.attempt, start.task)
             emitter = Emitter(protocol_fd, base=claim.claim.restarts << SEQ_BITS)
             stop.act_at_once(lambda: emitter.emit("stopped", step=0, reason="sigterm", checkpoint=None))
@@ -84,6 +86,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise invalid("bad_recipe", f"the recipe {path} is neither YAML nor JSON: {error}") from None
     except RecipeError as error:
         raise invalid("bad_recipe", f"{path}: {error}", "correct the recipe and launch again") from None
+
+
+def _check_writable(output: Path) -> None:
+    """Fail now, and not after hours, if the export has nowhere to go."""
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output):
+        pass
 
 
 def _train(
@@ -135,9 +144,9 @@ def _take_stdout() -> int:
     sys.stdout.flush()
     protocol_fd = os.dup(1)
     os.dup2(2, 1)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True, write_through=False, errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(line_buffering=True, write_through=False, errors="backslashreplace")
+    sys.stdout = sys.stderr
     return protocol_fd
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Final
 import psutil
 
 from training.errors import TrainingError
+from training.toolchain import find_own_tools, missing_compiler
 
 OPERATOR: Final = "deepspeed_shm_comm"
 
@@ -35,9 +35,8 @@ def build() -> Path | None:
     builder = ShareMemCommBuilder()
     if not builder.is_compatible(False):
         return None
-    if missing := [tool for tool in ("g++", "ninja") if shutil.which(tool) is None]:
-        hint = "install g++ (on Debian: apt install g++)" if "g++" in missing else "pip install ninja"
-        raise TrainingError("compiler_missing", f"DeepSpeed's helper for CPUs needs {' and '.join(missing)}", hint)
+    if (missing := missing_compiler()) is not None:
+        raise missing
     folder = Path(_get_build_directory(OPERATOR, verbose=False))
     with _only_one_preparer(folder):
         if remove_stale_lock(folder):
@@ -80,8 +79,7 @@ def _only_one_preparer(folder: Path) -> Generator[None]:
 
 def main() -> int:
     """Build and say where. Returns the exit code."""
-    # The compiler's ninja comes with pip, beside this Python.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    find_own_tools()
     try:
         folder = build()
     except TrainingError as error:
