@@ -67,7 +67,7 @@ def load_recipe(name: str) -> ReadyRecipe:
     """Return the ready recipe of that name. Errors: NotFound."""
     document = _read_recipe(name)
     text = _recipe_files()[name].read_text(encoding="utf-8")
-    about = re.match(r"(?:#[^\n]*\n)+", text)
+    about = re.match(r"(?:#[^\n]*[^\s#][^\n]*\n)+", text)  # the first paragraph of the leading comment
     summary = " ".join(line.lstrip("# ").strip() for line in about[0].splitlines()) if about else ""
     plan_for: dict[str, Any] = document.data.pop("plan_for", None) or {}
     return ReadyRecipe(name, summary.strip(), text, document.data, plan_for)
@@ -99,7 +99,12 @@ def _read_recipe(name: str) -> Document:
         hint = f"Did you mean {guess}?" if guess else "`ainfinity recipes` lists them; a file is named with its suffix."
         raise NotFound(f"There is no ready recipe {redact(name)!r}, and no such file.", hint=hint)
     with importlib.resources.as_file(files[name]) as path:
-        return read_document(path, label=f"recipe {name}")
+        document = read_document(path, label=f"recipe {name}")
+    # No data comes with a ready recipe: a relative path in it only shows what kind of file is meant.
+    for key in ("data", "eval_data"):
+        if not os.path.isabs(str(document.data.get(key, "/"))):
+            del document.data[key], document.origins[(key,)]
+    return document
 
 
 def _build(document: Document, stem: str, overrides: Iterable[str], *, ready: str = "") -> JobSpec:

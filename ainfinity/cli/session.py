@@ -1,0 +1,49 @@
+"""One command's way to the service: settings, logging, a client, and what to say if Ctrl-C is pressed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from ainfinity.core.config import Settings, load_settings
+
+if TYPE_CHECKING:
+    from ainfinity.client.port import Client
+
+T = TypeVar("T")
+
+#: What Ctrl-C leaves behind, in words; a command that changes something keeps this true as it goes.
+interruption = ""
+
+
+def on_interrupt(text: str) -> None:
+    """Say from now on what pressing Ctrl-C means for the job at hand."""
+    global interruption
+    interruption = text
+
+
+def settings_with_logging() -> Settings:
+    """Read the settings and send log records to stderr: warnings, or all of them at AINFINITY_LOG_LEVEL=DEBUG."""
+    from ainfinity.core.logging import configure_logging
+
+    settings = load_settings()
+    level = settings.log_level
+    configure_logging("WARNING" if level.upper() == "INFO" else level)
+    return settings
+
+
+def with_client(body: Callable[[Client], Awaitable[T]], *, start_workers: bool = True) -> T:
+    """Open a client, run `body` with it, and close it. With `start_workers` it sees to it that live jobs have one."""
+    settings = settings_with_logging()
+
+    async def run() -> T:
+        from ainfinity.client.connect import open_client
+
+        client = await open_client(settings, start_workers=start_workers)
+        try:
+            return await body(client)
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
