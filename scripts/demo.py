@@ -122,15 +122,16 @@ def open_screen(job: str) -> None:
 
 def read_lesson(job: str) -> Lesson:
     """Gather what the finished job reported."""
-    detail, result = _ask("show", job), dict[str, Any]()
-    result.update(detail["result"])
-    samples = [event["data"] for event in _ask("events", job)["events"] if event["type"] == "trainer.sample"]
+    detail, events = _ask("show", job), _ask("events", job)["events"]
+    # From the events of all attempts: one that resumed evaluates first at the step it resumed from.
+    losses = [event["data"]["loss"] for event in events if event["type"] == "trainer.eval"]
+    samples = [event["data"] for event in events if event["type"] == "trainer.sample"]
     points = _ask("metrics", job)["points"]
     adapters = [found["path"] for found in detail["artifacts"] if found["kind"] == "adapter"]
     return Lesson(
         job=detail["job"]["name"],
-        before=(result.get("eval_first") or {}).get("loss"),
-        after=(result.get("eval_last") or {}).get("loss"),
+        before=losses[0] if losses else None,
+        after=losses[-1] if losses else None,
         question=samples[0]["prompt"] if samples else "",
         answer_before=samples[0]["answer"] if samples else "",
         answer_after=samples[-1]["answer"] if samples else "",
