@@ -53,6 +53,9 @@ def _invoke(arguments: list[str]) -> int:
 
     command: Any = typer.main.get_command(app)
     if COMPLETE_VARIABLE in os.environ:
+        from typer.completion import completion_init
+
+        completion_init()  # without its own --install-completion Typer knows no shell by itself
         try:
             command.main(arguments, prog_name="ainfinity", complete_var=COMPLETE_VARIABLE)
         except SystemExit as done:
