@@ -55,7 +55,7 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class JobQuery:
-    """Which jobs: newest first, or for `live` in the order in which they will run."""
+    """Which jobs, newest first."""
 
     states: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()

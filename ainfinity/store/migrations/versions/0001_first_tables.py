@@ -27,9 +27,11 @@ def _json(name: str) -> sa.Column[object]:
 
 def upgrade() -> None:
     _create_people()
+    _create_records_of_people()
     _create_jobs()
     _create_attempts()
-    _create_records()
+    _create_event_log()
+    _create_numbers()
 
 
 def _create_people() -> None:
@@ -79,6 +81,8 @@ def _create_people() -> None:
     )
     op.create_index("ix_outside_identity_user_id", "outside_identity", ["user_id"])
 
+
+def _create_records_of_people() -> None:
     op.create_table(
         "secret_name",
         _text("owner"),
@@ -213,7 +217,7 @@ def _create_attempts() -> None:
     )
 
 
-def _create_records() -> None:
+def _create_event_log() -> None:
     op.create_table(
         "event",
         _whole("seq"),
@@ -228,6 +232,34 @@ def _create_records() -> None:
     )
     op.create_index("ix_event_job", "event", ["job_id", "seq"])
 
+    op.create_table(
+        "delivery",
+        _whole("id"),
+        _whole("event_seq"),
+        _text("job_id"),
+        _text("place"),
+        _text("state"),
+        _whole("tries"),
+        _real("due_at"),
+        _real("claimed_until", nullable=True),
+        _text("detail"),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("event_seq", "place"),
+    )
+    op.create_index("ix_delivery_owed", "delivery", ["state", "due_at"])
+
+    op.create_table(
+        "lease",
+        _text("name"),
+        _text("holder"),
+        _whole("epoch"),
+        _real("expires_at"),
+        _text("info"),
+        sa.PrimaryKeyConstraint("name"),
+    )
+
+
+def _create_numbers() -> None:
     op.create_table(
         "progress",
         _text("job_id"),
@@ -257,29 +289,3 @@ def _create_records() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["job.id"]),
     )
     op.create_index("ix_metric_chunk_place", "metric_chunk", ["job_id", "attempt", "first_seq"])
-
-    op.create_table(
-        "delivery",
-        _whole("id"),
-        _whole("event_seq"),
-        _text("job_id"),
-        _text("place"),
-        _text("state"),
-        _whole("tries"),
-        _real("due_at"),
-        _real("claimed_until", nullable=True),
-        _text("detail"),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("event_seq", "place"),
-    )
-    op.create_index("ix_delivery_owed", "delivery", ["state", "due_at"])
-
-    op.create_table(
-        "lease",
-        _text("name"),
-        _text("holder"),
-        _whole("epoch"),
-        _real("expires_at"),
-        _text("info"),
-        sa.PrimaryKeyConstraint("name"),
-    )
