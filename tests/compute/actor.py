@@ -66,8 +66,8 @@ def main() -> int:
     if not rank:
         while len((control / "pids").read_text().split()) < 1 + len(ranks):
             time.sleep(0.01)
-        note(control / "starts", os.getpid())
         (control / "environment").write_text(json.dumps(dict(os.environ)))
+        note(control / "starts", os.getpid())
         for line in recipe.get("lines", ()):
             print(line, flush=True)
         if recipe.get("leave"):

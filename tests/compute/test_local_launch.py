@@ -162,7 +162,7 @@ def test_secrets_reach_the_process_and_no_file(place: Place) -> None:
     compute = place.backend()
     compute.launch(place.request(secrets={"HF_TOKEN": CANARY}, env={"WANDB_KEY": CANARY}))
     place.started()
-    environment = wait_for(lambda: json.loads((place.control() / "environment").read_text()))
+    environment = json.loads((place.control() / "environment").read_text())
     assert environment["HF_TOKEN"] == environment["WANDB_KEY"] == CANARY
     place.finish()
     place.until_over(compute)
@@ -177,7 +177,7 @@ def test_the_environment_of_an_attempt(place: Place, monkeypatch: pytest.MonkeyP
     compute = place.backend()
     compute.launch(place.request(deadline=4e9, resume_step=12))
     place.started()
-    environment = wait_for(lambda: json.loads((place.control() / "environment").read_text()))
+    environment = json.loads((place.control() / "environment").read_text())
     assert CANARY not in environment.values()
     assert environment["AINFINITY_ATTEMPT"] == NAME
     assert float(environment["AINFINITY_DEADLINE"]) == 4e9

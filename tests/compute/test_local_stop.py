@@ -60,6 +60,19 @@ def test_each_rank_is_told_once_when_the_launcher_hands_the_signal_on(place: Pla
     assert sorted(place.notes("signals")) == ["main", "rank0", "rank1"]
 
 
+def test_control_telling_everyone_tells_ranks_twice(place: Place) -> None:
+    compute = place.backend()
+    compute.launch(place.request(recipe={"ranks": 1, "forward": True, "saving": 0.5}))
+    place.started()
+    main = int(place.notes("starts")[0])
+    (rank,) = set(place.alive()) - {main}
+    os.kill(rank, signal.SIGTERM)
+    wait_for(lambda: place.notes("signals"))
+    os.kill(main, signal.SIGTERM)
+    place.until_over(compute)
+    assert sorted(place.notes("signals")) == ["main", "rank0", "rank0"]
+
+
 def test_a_launcher_that_forgets_its_ranks_has_them_told(place: Place) -> None:
     compute = place.backend()
     compute.launch(place.request(recipe={"ranks": 2, "leave": True, "exit": 5}))
