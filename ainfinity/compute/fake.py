@@ -28,6 +28,10 @@ from ainfinity.domain.observation import Observation, Phase
 #: How many step lines a machine writes over its life.
 STEPS = 4
 
+#: The lag's share that an effect may come after its call, and the list after the effect, and by which a list may be old.
+LATE = 0.4
+STALE = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class Weather:
@@ -235,7 +239,7 @@ class FakeCompute:
         with self._call("observe_all") as world:
             at = self._clock.now()
             if self._meets(world, "observe_all", "stale"):
-                at -= self._random.uniform(0.0, self.lag / 3)
+                at -= self._random.uniform(0.0, STALE * self.lag)
             found = {name: seen for name in world.machines if (seen := self._observe(world, name, at))}
             if found and self._meets(world, "observe_all", "missing"):
                 del found[self._random.choice(sorted(found))]
@@ -319,9 +323,9 @@ class FakeCompute:
         return next((one for one in seen if one.machine), seen[-1] if seen else None)
 
     def _draw(self, request: LaunchRequest, copy: int) -> Machine:
-        """Draw a machine's life. Its effect, and the list, come at most two thirds of the lag after the call."""
+        """Draw a machine's life. All that comes late comes within the lag of the call."""
         weather, draw = self.weather, random.Random(f"{self._seed}/{request.name}/{copy}")  # noqa: S311
-        begins = self._clock.now() + (draw.uniform(0.0, self.lag / 3) if draw.random() < weather.late else 0.0)
+        begins = self._clock.now() + (draw.uniform(0.0, LATE * self.lag) if draw.random() < weather.late else 0.0)
         runs = begins + draw.uniform(*weather.setup)
         seconds = draw.uniform(*weather.run)
         fates = ("failed", weather.fail), ("preempted", weather.preempted), ("vanished", weather.vanish)
@@ -340,13 +344,13 @@ class FakeCompute:
             copy=copy,
             slots=request.slots,
             begins=begins,
-            listed=begins + draw.uniform(0.0, self.lag / 3),
+            listed=begins + draw.uniform(0.0, LATE * self.lag),
             runs=runs,
             ends=ends,
             end=end,
             recovery=middle if recovers else None,
             lingers=end in ("finished", "failed") and draw.random() < weather.linger,
-            forgotten=draw.uniform(0.0, self.lag / 3) if draw.random() < weather.forgotten else None,
+            forgotten=draw.uniform(0.0, LATE * self.lag) if draw.random() < weather.forgotten else None,
             stops_left=draw.randint(2, 3) if draw.random() < weather.stubborn else 1,
             stop_seconds=draw.uniform(*weather.stop),
             resume_step=request.resume_step,

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ainfinity.compute.folder import EXIT_TERMINATED, AttemptFolder, read_record
-from ainfinity.compute.processes import Ending, list_processes, members_of
+from ainfinity.compute.processes import MARK, Ending, list_processes, members_of
+from ainfinity.compute.redactor import SECRET_NAMES
 
 #: A machine that slept does not count the time in `select`, so look at the clock at least this often (seconds).
 _LOOK_AT_CLOCK = 15.0
@@ -89,9 +90,31 @@ class Supervisor:
     def _start(self) -> None:
         environment = {**os.environ, "PYTHONPATH": self._python_path}
         # It inherits the log as its output and writes there itself, so that nothing is lost when this process dies.
-        child = subprocess.Popen(self._command, cwd=self._folder.path, env=environment, start_new_session=True)
+        output = self._start_redactor() if os.environ.get(SECRET_NAMES) else None
+        child = subprocess.Popen(
+            self._command, cwd=self._folder.path, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+        if output is not None:
+            os.close(output)
         self._child = child.pid
         child.returncode = 0  # Reaped by `_reap` with everyone else's orphans; Popen must not wait for it.
+
+    def _start_redactor(self) -> int:
+        """Start what hides secrets on their way into the log, and return the file descriptor to write to.
+
+        It goes without the attempt's mark: it ends by itself after the last writer, and must not be ended before.
+        """
+        source, output = os.pipe()
+        environment = {key: value for key, value in os.environ.items() if key != MARK}
+        redactor = subprocess.Popen(
+            [sys.executable, "-P", "-m", "ainfinity.compute.redactor"],
+            stdin=source,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(source)
+        redactor.returncode = 0  # Reaped by `_reap`.
+        return output
 
     def _end_all(self) -> None:
         """End what is left of the attempt and return when nothing is, however long that takes."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import ainfinity.compute
 from ainfinity.compute.folder import AttemptFolder
 from ainfinity.compute.port import LaunchRequest
+from ainfinity.compute.redactor import SECRET_NAMES
 from ainfinity.core.constants import ATTEMPT_MARK, DEADLINE_MARK
 
 #: Where this installation's packages lie: a checkout, or site-packages.
@@ -69,6 +70,8 @@ def make_environment(
     environment = {key: value for key, value in base.items() if not key.startswith(_OURS)}
     environment |= request.env
     environment |= request.secrets
+    if request.secrets:
+        environment[SECRET_NAMES] = ",".join(request.secrets)
     environment = {**_defaults(request, devices, cache_dir), **environment}
     # A virtual environment's tools, such as ninja for DeepSpeed, are looked up on the path.
     tools = str(Path(interpreter_of(request)).absolute().parent)
