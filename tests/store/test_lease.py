@@ -90,7 +90,7 @@ class _Undo(Exception):
     pass
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(_STEPS)
 def test_at_most_one_may_act(module_database: Database, steps: list[tuple[str, str, int]]) -> None:
     """Over random histories: only the last one who acquired passes the check, and nobody takes a live lease."""

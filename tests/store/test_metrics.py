@@ -54,7 +54,7 @@ def finite(value: float | None) -> float | None:
     return value if value is None or math.isfinite(value) else None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(_VALUES, max_size=40), st.data())
 def test_any_chunking_reads_back_the_same(written: Database, values: list[dict[str, Any]], data: st.DataObject) -> None:
     """Also what a step did not report, and what was not finite, which are two things."""
@@ -75,7 +75,7 @@ def test_any_chunking_reads_back_the_same(written: Database, values: list[dict[s
     run(written, check)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.integers(1, 3), st.lists(_VALUES, min_size=1, max_size=12)), max_size=6),
     st.tuples(st.integers(0, 3), st.integers(-1, 12)),

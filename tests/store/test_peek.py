@@ -78,7 +78,7 @@ def shared(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     opened.close()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(_JOB, _PROGRESS), max_size=12), st.lists(_QUERY, min_size=1, max_size=6))
 def test_it_gives_what_the_real_query_gives(
     shared: Database,
