@@ -28,6 +28,7 @@ class Plan(BaseModel):
     candidate: Candidate
     data_sha256: str | None = None
     data_rows: int | None = None
+    eval_data_sha256: str | None = None
     steps: int | None = Field(default=None, description="Optimizer steps where they can be told before tokenising.")
     spec_sha256: str
 

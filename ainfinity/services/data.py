@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +37,8 @@ def look_at(path: str, *, field: str = "recipe.data") -> DataFacts:
     digest = hashlib.sha256()
     rows = size = 0
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or a device might never end
+            raise OSError(0, "it is no regular file")
         with Path(path).open("rb") as file:
             for number, line in enumerate(file, 1):
                 digest.update(line)
@@ -48,8 +52,11 @@ def look_at(path: str, *, field: str = "recipe.data") -> DataFacts:
         raise DataInvalid(
             f"{path}: there is no such file.", hint=f"Set {field} to a JSONL file of chats.", field=field
         ) from None
-    except OSError as error:
-        raise DataInvalid(f"{path}: {error.strerror}.", hint=f"Make the file readable: {field}.", field=field) from None
+    except (OSError, ValueError) as error:  # the latter for a path that holds a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise DataInvalid(
+            f"{path!r}: {reason}.", hint=f"Set {field} to a file that can be read.", field=field
+        ) from None
     if not rows:
         raise DataInvalid(f"{path}: the file is empty.", hint=f"{field} needs at least one chat.", field=field)
     return DataFacts(digest.hexdigest(), rows, size)
@@ -67,7 +74,8 @@ def _check_line(line: bytes, path: str, number: int, field: str) -> None:
 
 def _problem(line: bytes) -> str:
     try:
-        row: Any = json.loads(line)
+        # Not json.loads(bytes), which guesses UTF-16 and UTF-32: the trainer reads UTF-8.
+        row: Any = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
         return "the line is not UTF-8"
     except (ValueError, RecursionError) as error:

@@ -25,9 +25,10 @@ def make_plan(spec: JobSpec, backends: tuple[str, ...]) -> tuple[Plan, tuple[str
         )
     facts = look_at(spec.recipe.data)
     findings = [f"{spec.recipe.data}: {facts.rows} rows, {facts.size} bytes"]
-    held_out = spec.recipe.eval_rows
+    held_out, eval_sha256 = spec.recipe.eval_rows, None
     if spec.recipe.eval_data is not None:
-        held_out = look_at(spec.recipe.eval_data, field="recipe.eval_data").rows
+        eval_facts = look_at(spec.recipe.eval_data, field="recipe.eval_data")
+        held_out, eval_sha256 = eval_facts.rows, eval_facts.sha256
     findings.append(f"{held_out} rows held out" if held_out else "no held-out data: no loss before and after")
     price = 0.0 if spec.resources.infra == "local" else None
     plan = Plan(
@@ -36,6 +37,7 @@ def make_plan(spec: JobSpec, backends: tuple[str, ...]) -> tuple[Plan, tuple[str
         ),
         data_sha256=facts.sha256,
         data_rows=facts.rows,
+        eval_data_sha256=eval_sha256,
         steps=_steps(spec, facts),
         spec_sha256=digest(spec.as_json()),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from ainfinity.core.exceptions import KeyReused, NameTaken, NotFound, PlanChanged, WrongState
+from ainfinity.core.exceptions import ApprovalNeeded, KeyReused, NameTaken, NotFound, PlanChanged, WrongState
 from ainfinity.core.utils import make_folder
 from ainfinity.schema.actor import Actor, Role
 from ainfinity.schema.event import Event, EventType
@@ -232,6 +232,7 @@ class TrainingService:
 
         Errors:
             WrongState: it is live or succeeded. NotFound: there is no such checkpoint. NameTaken.
+            ApprovalNeeded: it was never approved; a retry is no way around that.
         """
         actor.must_be(Role.LAUNCHER, "retry jobs")
         with self.store.write(durable=True) as connection:
@@ -244,6 +245,9 @@ class TrainingService:
                 )
             if jobs.live_id_of_name(connection, row.name) is not None:
                 raise NameTaken(f"Another job named {row.name} is live.", hint="Wait for it, or cancel it.")
+            spec, *_ = jobs.spec_and_plan(connection, job_id)
+            if spec["policy"]["approval"] == "required" and not jobs.fold_of(connection, job_id).approved_hash:
+                raise ApprovalNeeded(f"{row.name} was never approved.", hint="Launch it again and have it approved.")
             if from_step is not None:
                 self._check_step(connection, job_id, from_step)
             self._append(connection, [self._event(EventType.RETRIED, job_id, actor, {"from_step": from_step})])
@@ -273,12 +277,13 @@ class TrainingService:
         if plan.plan_hash != standing:
             self._replan(job_id, plan, actor)
         if plan.plan_hash != (plan_hash or standing):
-            raise PlanChanged(
-                f"The plan is {plan.plan_hash} now, not {plan_hash or standing}.",
-                hint=f"Look at it with `ainfinity show {row.name}`, then approve it.",
-            )
+            raise self._changed(row.name, plan.plan_hash, plan_hash or standing)
         with self.store.write(durable=True) as connection:
             self._must_await(jobs.get(connection, job_id))
+            # Someone else may have found the data changed while it was read here.
+            now = jobs.fold_of(connection, job_id).plan_hash
+            if now != plan.plan_hash:
+                raise self._changed(row.name, now, plan.plan_hash)
             approved = self._event(EventType.APPROVED, job_id, actor, {"plan_hash": plan.plan_hash})
             self._append(connection, [approved, self._event(EventType.QUEUED, job_id, actor)])
             jobs.audit(connection, self.store.clock.now(), actor.name, "approve", job_id, plan_hash=plan.plan_hash)
@@ -287,8 +292,14 @@ class TrainingService:
     def _replan(self, job_id: str, plan: Plan, actor: Actor) -> None:
         now = self.store.clock.now()
         with self.store.write() as connection:
+            self._must_await(jobs.get(connection, job_id))
             jobs.put_plan(connection, job_id, plan.plan_hash, plan.model_dump(mode="json"), now)
             self._append(connection, [self._event(EventType.PLANNED, job_id, actor, {"plan_hash": plan.plan_hash})])
+
+    def _changed(self, name: str, now: str, wanted: str) -> PlanChanged:
+        return PlanChanged(
+            f"The plan is {now} now, not {wanted}.", hint=f"Look at it with `ainfinity show {name}`, then approve it."
+        )
 
     def _must_await(self, row: JobRow) -> None:
         if row.state != JobState.AWAITING_APPROVAL:
