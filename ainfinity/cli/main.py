@@ -47,13 +47,18 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
+    if arguments in ([], ["--read-only"]) and COMPLETE_VARIABLE not in os.environ:
+        # The screen needs nothing of the parser, whose import takes as long as half of its first frame.
+        from ainfinity.cli.screen import open_screen
+
+        return open_screen(read_only=bool(arguments))
     import typer
 
     from ainfinity.cli.app import app
 
     command: Any = typer.main.get_command(app)
     if COMPLETE_VARIABLE in os.environ:
-        from typer.completion import completion_init
+        from typer._completion_classes import completion_init  # pyright: ignore[reportPrivateUsage]
 
         completion_init()  # without its own --install-completion Typer knows no shell by itself
         try:
