@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from ainfinity.compute.folder import EXIT_TERMINATED, AttemptFolder, read_record
-from ainfinity.compute.processes import MARK, Ending, list_processes, members_of
+from ainfinity.compute.processes import Ending, list_processes, members_of
 from ainfinity.compute.redactor import SECRET_NAMES
 
 #: A machine that slept does not count the time in `select`, so look at the clock at least this often (seconds).
 _LOOK_AT_CLOCK = 15.0
 #: How often processes that are being ended are looked for: from the first to the last of these (seconds).
 _FIRST_POLL, _LAST_POLL = 0.02, 0.5
+#: How long the end of the log may take once nobody writes to it any more (seconds).
+_DRAIN = 10.0
 #: How long to try again to write the exit record, once a second, before giving up.
 _EXIT_TRIES = 60
 _EXIT_NOT_STARTED = 127
@@ -41,7 +43,7 @@ class Supervisor:
         self._grace = float(request["grace"])
         self._deadline: float | None = request.get("deadline")
         self._asked_to_end = False
-        self._child = 0
+        self._child = self._redactor = 0
         self._code: int | None = None
         self._wake, wake = os.pipe()
         for end in (self._wake, wake):
@@ -91,41 +93,55 @@ class Supervisor:
         environment = {**os.environ, "PYTHONPATH": self._python_path}
         # It inherits the log as its output and writes there itself, so that nothing is lost when this process dies.
         output = self._start_redactor() if os.environ.get(SECRET_NAMES) else None
-        child = subprocess.Popen(
-            self._command, cwd=self._folder.path, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-        if output is not None:
-            os.close(output)
+        try:
+            child = subprocess.Popen(
+                self._command,
+                cwd=self._folder.path,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        finally:
+            if output is not None:
+                os.close(output)
         self._child = child.pid
         child.returncode = 0  # Reaped by `_reap` with everyone else's orphans; Popen must not wait for it.
 
     def _start_redactor(self) -> int:
-        """Start what hides secrets on their way into the log, and return the file descriptor to write to.
-
-        It goes without the attempt's mark: it ends by itself after the last writer, and must not be ended before.
-        """
+        """Start what hides secrets on their way into the log, and return the file descriptor to write to."""
         source, output = os.pipe()
-        environment = {key: value for key, value in os.environ.items() if key != MARK}
-        redactor = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ainfinity.compute.redactor"],
-            stdin=source,
-            env=environment,
-            start_new_session=True,
-        )
-        os.close(source)
+        try:
+            redactor = subprocess.Popen(
+                [sys.executable, "-P", "-m", "ainfinity.compute.redactor"], stdin=source, start_new_session=True
+            )
+        except OSError:
+            os.close(output)
+            raise
+        finally:
+            os.close(source)
+        self._redactor = redactor.pid
         redactor.returncode = 0  # Reaped by `_reap`.
         return output
 
     def _end_all(self) -> None:
-        """End what is left of the attempt and return when nothing is, however long that takes."""
-        ending = Ending(time.monotonic(), self._grace)
+        """End what is left of the attempt and return when nothing is, however long that takes.
+
+        The redactor comes last: it ends by itself after the last writer, and what it holds is the end of the log.
+        """
+        ending, draining = Ending(time.monotonic(), self._grace), None
         pause = _FIRST_POLL
         while True:
             childless = self._reap()
             alive = members_of(self._mark, list_processes(), root=os.getpid())
             if childless and not alive:
                 return
-            ending.step(alive, time.monotonic())
+            writers = [process for process in alive if process.identity.pid != self._redactor]
+            if writers:
+                ending.step(writers, time.monotonic())
+            else:
+                draining = draining or Ending(time.monotonic(), _DRAIN)
+                draining.step(alive, time.monotonic())
             self._wait(pause)
             pause = min(pause * 1.5, _LAST_POLL)
 

@@ -6,9 +6,12 @@ import os
 import signal
 import threading
 
+import psutil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ainfinity.compute.folder import AttemptFolder
+from ainfinity.compute.processes import list_processes, members_of
 from ainfinity.compute.redactor import hide, pieces
 from ainfinity.core.redact import learn
 from tests.compute.place import NAME, Place, wait_for
@@ -76,3 +79,35 @@ def test_without_secrets_the_same_text_stands_in_the_log(place: Place) -> None:
     place.backend().launch(place.request(recipe={"lines": [f"my token is {CANARY}"]}))
     wait_for(lambda: "my token is" in log(place))
     assert CANARY in log(place)
+
+
+def test_the_end_of_the_log_survives_a_kill_after_the_grace(place: Place) -> None:
+    place.grace = 0.5
+    compute = place.backend()
+    request = place.request(secrets={"HF_TOKEN": CANARY}, recipe={"stubborn": True})
+    # Without an end of line it is held back for as long as somebody may write the rest of a secret.
+    (place.control() / "say").write_text("the last words")
+    compute.launch(request)
+    place.started()
+    compute.stop(NAME)
+    assert place.until_over(compute).exit_code == 137
+    assert log(place) == "the last words"
+
+
+def test_what_hides_secrets_belongs_to_the_attempt(place: Place) -> None:
+    compute = place.backend()
+    compute.launch(place.request(secrets={"HF_TOKEN": CANARY}))
+    place.started()
+    mark = AttemptFolder(place.folder()).mark
+    names = {
+        "redactor" if "ainfinity.compute.redactor" in psutil.Process(process.identity.pid).cmdline() else "other"
+        for process in members_of(mark, list_processes())
+    }
+    assert "redactor" in names, "else it could stay behind unseen"
+
+
+def test_a_command_that_does_not_exist_leaves_no_redactor(place: Place) -> None:
+    place.grace = 60.0
+    compute = place.backend(command=lambda request, recipe: ["/no/such/program"])
+    compute.launch(place.request(secrets={"HF_TOKEN": CANARY}))
+    assert place.until_over(compute).exit_code == 127
