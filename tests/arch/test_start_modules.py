@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "sky", "textual", "sqlmodel", "sqlalchemy", "alembic", "pydantic", "pydantic_settings", "slack_bolt"}
+#: pydantic is not among them: Typer itself reads options and arguments with it.
+HEAVY = {"torch", "sky", "textual", "sqlmodel", "sqlalchemy", "alembic", "pydantic_settings", "slack_bolt", "fastapi"}
 SHOW = """
 import sys
 sys.argv[0] = "ainfinity"
@@ -36,14 +37,14 @@ def loaded(home: Path, *argv: str, **environment: str) -> tuple[set[str], str]:
 def test_help_is_light(tmp_path: Path) -> None:
     modules, output = loaded(tmp_path, "--help")
     assert "launch" in output
-    assert not modules & HEAVY
+    assert modules & (HEAVY | {"pydantic"}) == set()
 
 
 @pytest.mark.parametrize("words", ["ainfinity ", "ainfinity show ", "ainfinity launch --"])
 def test_completion_is_light(tmp_path: Path, words: str) -> None:
     complete = {"_AINFINITY_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     modules, _ = loaded(tmp_path, **complete)
-    assert not modules & HEAVY
+    assert modules & HEAVY == set()
 
 
 def test_completion_completes(tmp_path: Path) -> None:
@@ -53,12 +54,11 @@ def test_completion_completes(tmp_path: Path) -> None:
 
 
 def test_list_is_light(tmp_path: Path) -> None:
+    loaded(tmp_path, "list", "--json")  # the first command of all makes the database
     modules, _ = loaded(tmp_path, "list", "--json")
-    assert not modules & HEAVY
+    assert modules & HEAVY == set()
 
 
 def test_control_heavy_modules_are_seen(tmp_path: Path) -> None:
-    job = tmp_path / "job.yaml"
-    job.write_text("name: x\nrecipe: {model: m, data: d}\n")
-    modules, _ = loaded(tmp_path, "launch", str(job), "--dry-run")
-    assert "pydantic" in modules
+    modules, _ = loaded(tmp_path, "events")
+    assert "sqlmodel" in modules

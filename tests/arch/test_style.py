@@ -33,6 +33,11 @@ def faults_of_size(text: str) -> list[str]:
     return found
 
 
+def _documented_elsewhere(node: ast.ClassDef | Function) -> bool:
+    names = {mark.id if isinstance(mark, ast.Name) else getattr(mark, "attr", "") for mark in node.decorator_list}
+    return bool(names & {"overload", "override", "setter"})
+
+
 def undocumented(text: str) -> list[str]:
     """Public modules, classes, functions and methods without a docstring; what lies in a function is private."""
     tree = ast.parse(text)
@@ -42,10 +47,7 @@ def undocumented(text: str) -> list[str]:
         for node in body:
             if not isinstance(node, (ast.ClassDef, *Function.__args__)) or node.name.startswith("_"):
                 continue
-            overload = any(
-                isinstance(mark, ast.Name) and mark.id in {"overload", "override"} for mark in node.decorator_list
-            )
-            if not ast.get_docstring(node) and not overload:
+            if not ast.get_docstring(node) and not _documented_elsewhere(node):
                 found.append(prefix + node.name)
             if isinstance(node, ast.ClassDef):
                 visit(node.body, f"{prefix}{node.name}.")
@@ -56,7 +58,8 @@ def undocumented(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", sources(*PACKAGES, "scripts", "tests"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_are_short(path: Path) -> None:
-    assert faults_of_size(path.read_text()) == []
+    if "versions" not in path.parts:  # a migration is one list of tables, and never grows
+        assert faults_of_size(path.read_text()) == []
 
 
 @pytest.mark.parametrize("path", sources(*PACKAGES), ids=lambda path: str(path.relative_to(ROOT)))
