@@ -53,11 +53,20 @@ def _dimensions(parameter: Any) -> int:
 
 
 def summed_loss(engine: Any, batch: Batch) -> Tensor:
-    """The cross-entropy summed over the batch's target tokens, in fp32."""
-    logits = engine(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+    """The cross-entropy summed over the batch's target tokens, in fp32.
+
+    Logits, the largest tensor by far, are made only at positions where some row of the batch has a target.
+    """
     labels = batch.labels[:, 1:]
+    kept = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)
+    output = engine(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, logits_to_keep=kept
+    )
+    # A model that does not know logits_to_keep gives them all.
+    logits = output.logits if output.logits.shape[1] == len(kept) else output.logits[:, kept]
+    labels = labels[:, kept]
     wanted = labels != IGNORED
-    return cross_entropy(logits[:, :-1][wanted].float(), labels[wanted], reduction="sum")
+    return cross_entropy(logits[wanted].float(), labels[wanted], reduction="sum")
 
 
 def unsharded_gradient_norm(engine: Any) -> float:

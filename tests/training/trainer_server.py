@@ -14,8 +14,9 @@ import signal
 import sys
 from typing import Any
 
-import deepspeed  # noqa: F401
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401, ZeRO imports it, and with it half of torch.compile
 import peft  # noqa: F401
+import transformers.models.llama.modeling_llama  # noqa: F401
 
 from training import finetune, sft  # noqa: F401
 
