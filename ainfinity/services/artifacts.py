@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -43,22 +44,27 @@ class ArtifactService:
             raise UsageError(
                 f"{what!r} cannot be pulled.", hint=f"Choose one of: {', '.join(_KINDS)}, checkpoint:STEP."
             )
+        recorded: dict[Path, str] = {}
         if kind == "logs":
             pairs = self._logs(job)
-            known: dict[str, str] = {}
         else:
             rows = self.list(job)
-            source = self._newest(rows, job, kind, int(step) if step else None)
-            pairs = [(path, path.relative_to(source.parent)) for path in sorted(source.rglob("*")) if path.is_file()]
-            known = {row.path: row.sha256 for row in rows if row.kind == "file"}
-        return [self._copy(path, Path(folder) / name, known) for path, name in pairs]
+            export = self._newest(rows, job, kind, int(step) if step else None)
+            source = Path(export.path)
+            paths = {path for path in source.rglob("*") if path.is_file()}
+            if kind != "checkpoint":
+                files = (row for row in rows if row.kind == "file" and row.attempt == export.attempt)
+                recorded = {source / row.path: row.sha256 for row in files}
+            # A recorded file that is gone is looked for too, and reported as damaged.
+            pairs = [(path, path.relative_to(source.parent)) for path in sorted(paths | recorded.keys())]
+        return [self._copy(path, Path(folder) / name, recorded.get(path, "")) for path, name in pairs]
 
-    def _newest(self, rows: Iterable[ArtifactRow], job: str, kind: str, step: int | None) -> Path:
+    def _newest(self, rows: Iterable[ArtifactRow], job: str, kind: str, step: int | None) -> ArtifactRow:
         fits = [row for row in rows if row.kind == kind and (step is None or row.step == step)]
         if not fits:
             wanted = kind if step is None else f"{kind} of step {step}"
             raise NotFound(f"{job} has no {wanted}.", hint=f"`ainfinity show {job}` lists what it has.")
-        return Path(max(fits, key=lambda row: (row.attempt, row.step or 0, row.at)).path)
+        return max(fits, key=lambda row: (row.attempt, row.step or 0, row.at))
 
     def _logs(self, job: str) -> list[tuple[Path, Path]]:
         with self.store.read() as connection:
@@ -74,9 +80,8 @@ class ArtifactService:
             raise NotFound(f"{job} has no logs yet.")
         return pairs
 
-    def _copy(self, source: Path, target: Path, known: dict[str, str]) -> str:
+    def _copy(self, source: Path, target: Path, recorded: str) -> str:
         digest = _sha256(source)
-        recorded = next((value for path, value in known.items() if path and str(source).endswith(path)), "")
         if recorded and recorded != digest:
             raise DataInvalid(
                 f"{source} was changed or damaged after the job ended.", hint="Pull a checkpoint instead."
@@ -91,7 +96,8 @@ class ArtifactService:
                 raise DataInvalid(f"{source} changed while it was copied.", hint="Pull again.")
             os.replace(aside, target)
         except OSError as error:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink()
             raise FolderUnwritable(
                 f"{target} cannot be written: {error.strerror}.", hint="Choose another folder."
             ) from error
@@ -99,5 +105,8 @@ class ArtifactService:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataInvalid(f"{path} cannot be read: {error.strerror}.", hint="Pull a checkpoint instead.") from error

@@ -6,6 +6,7 @@ A log is one file per attempt. Everything read is redacted once more: a trainer 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ainfinity.core.exceptions import NotFound
@@ -18,6 +19,7 @@ from ainfinity.store.store import Store
 #: Bytes returned at most at once, and the size of the blocks in which a tail is looked for.
 _MOST = 1 << 20
 _BLOCK = 1 << 16
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class LogService:
@@ -45,7 +47,7 @@ class LogService:
         try:
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                start = tail_offset(path, tail) if tail is not None else min(offset or 0, size)
+                start = tail_offset(path, tail) if tail is not None else max(0, min(offset or 0, size))
                 file.seek(start)
                 data = file.read(_MOST)
         except FileNotFoundError:
@@ -53,7 +55,9 @@ class LogService:
         end = data.rfind(b"\n") + 1
         if end == 0 and (len(data) == _MOST or (over and start + len(data) == size)):
             end = len(data)  # a line without an end: too long for one piece, or the last of a log that is over
-        lines = redact(data[:end].decode(errors="replace")).splitlines()
+        lines = _split(redact(data[:end].decode(errors="replace")))
+        if tail is not None:
+            lines = lines[-tail:] if tail > 0 else []
         return LogChunk(row.number, lines, start + end, over and start + end >= size)
 
     def _attempt(self, job: str, number: int | None) -> AttemptRow | None:
@@ -65,6 +69,12 @@ class LogService:
             if row.number == number:
                 return row
         raise NotFound(f"{job} has no attempt {number}.", hint=f"It has {len(rows)}.", field="attempt")
+
+
+def _split(text: str) -> list[str]:
+    """Split at line feeds, and at the carriage returns of progress bars. JSON text may hold what splitlines() takes."""
+    lines = _LINE_END.split(text)
+    return lines if lines[-1] else lines[:-1]
 
 
 def tail_offset(path: Path, lines: int) -> int:
