@@ -76,7 +76,10 @@ def write_script(shell: str) -> int:
     if shell not in _SHELLS:
         raise UsageError(f"There is no completion for {shell!r}.", hint=f"Known shells: {', '.join(_SHELLS)}.")
     os.environ[COMPLETE_VARIABLE] = f"source_{shell}"  # the request by which Typer writes its script
-    code = run([])
+    try:
+        code = run([])
+    finally:
+        del os.environ[COMPLETE_VARIABLE]
     if interactive():
         place = {
             "bash": 'add this line to ~/.bashrc: eval "$(ainfinity completion bash)"',

@@ -26,7 +26,7 @@ def folders(settings: Settings, *, fix: bool) -> Iterator[Check]:
                 made = True
             if not folder.exists():
                 nearest = next(parent for parent in folder.parents if parent.exists())
-                if not os.access(nearest, os.W_OK):
+                if not nearest.is_dir() or not os.access(nearest, os.W_OK):
                     yield Check(name, "failed", f"{folder} cannot be made", hint)
                 else:
                     yield Check(name, "ok", f"{folder} (made when needed)")

@@ -66,7 +66,7 @@ def _yaml(value: Mapping[str, Any]) -> str:
     class Dumper(yaml.SafeDumper):
         """Writes scripts as blocks, so that they can be read."""
 
-    def text(dumper: Dumper, value: str) -> Any:
+    def text(dumper: Any, value: str) -> Any:
         style = "|" if "\n" in value else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 

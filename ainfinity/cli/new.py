@@ -19,21 +19,21 @@ _LOOKED_AT: Final = 20_000
 _CHARACTERS: Final = 3
 _LENGTHS: Final = (256, 512, 1024, 2048, 4096)
 #: What other formats call their columns, and how a row of them becomes a chat.
-_FORMATS: Final[tuple[tuple[frozenset[str], str], ...]] = (
+_FORMATS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (
-        frozenset({"prompt", "completion"}),
+        ("prompt", "completion"),
         '{messages: [{role:"user",content:.prompt},{role:"assistant",content:.completion}]}',
     ),
     (
-        frozenset({"instruction", "output"}),
+        ("instruction", "output"),
         '{messages: [{role:"user",content:.instruction},{role:"assistant",content:.output}]}',
     ),
     (
-        frozenset({"question", "answer"}),
+        ("question", "answer"),
         '{messages: [{role:"user",content:.question},{role:"assistant",content:.answer}]}',
     ),
     (
-        frozenset({"conversations"}),
+        ("conversations",),
         '{messages: [.conversations[] | {role: ({human:"user",gpt:"assistant"}[.from] // .from), content: .value}]}',
     ),
 )
@@ -187,7 +187,7 @@ def _name_other_format(data: Path) -> None:
         return
     keys = set(cast("dict[str, Any]", row))
     for wanted, program in _FORMATS:
-        if wanted <= keys:
-            names = "/".join(sorted(wanted, reverse=True))
+        if keys.issuperset(wanted):
+            names = "/".join(wanted)
             hint = f"Turn them into chats: jq -c '{program}' {data.name} > chats.jsonl"
             raise DataInvalid(f"{data}:{number}: holds {names} rows, not chats.", hint=hint, field="data")
