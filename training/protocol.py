@@ -24,6 +24,7 @@ KINDS: Final[frozenset[str]] = frozenset(get_args(Kind))
 SEQ_BITS: Final = 32  # a restart of an attempt starts at restarts << SEQ_BITS
 _ENVELOPE: Final = ("ainfinity", "seq", "kind", "at")
 _MAX_SEQ: Final = 2**63 - 1  # what a database column holds
+_MAX_DEPTH: Final = 32  # what lies deeper is dropped, so that no line exhausts its reader's stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +88,19 @@ def _finite(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: Any, depth: int = 0) -> Any:
     """Plain JSON types only, without what JSON or UTF-8 cannot carry."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {_clean(str(key)): _clean(item) for key, item in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, (list, tuple)):
-        return [_clean(item) for item in cast("list[Any]", value)]
     if value is None or isinstance(value, (bool, int)):
         return value
+    if depth == _MAX_DEPTH:
+        return None
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {_clean(str(key)): _clean(item, depth + 1) for key, item in items}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item, depth + 1) for item in cast("list[Any]", value)]
     return str(value)

@@ -6,8 +6,9 @@ Lines carry a rising `seq`, so that taking the same output in twice changes noth
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from ainfinity.core.redact import redact
@@ -19,6 +20,11 @@ from training.protocol import Line, parse_line
 #: Text of a trainer is shown to people and kept; one longer than this is cut.
 _MAX_TEXT = 4000
 _MAX_ITEMS = 1000
+#: A code is a word for programs.
+_MAX_CODE = 64
+#: What a whole number in a database can be, and the last second of the year 9999, up to which a time can be shown.
+_MAX_WHOLE = 2**63 - 1
+_MAX_TIME = 253402300799.0
 
 _EVENTS = {
     "started": EventType.TRAINER_STARTED,
@@ -56,7 +62,7 @@ def take_in(job_id: str, attempt: int, line_seq: int, lines: Iterable[str]) -> I
         if line is None or line.seq <= intake.line_seq:
             continue
         intake.line_seq = line.seq
-        _take_line(intake, line)
+        _take_line(intake, replace(line, at=min(max(line.at, 0.0), _MAX_TIME)))
     return intake
 
 
@@ -68,6 +74,8 @@ def _take_line(intake: Intake, line: Line) -> None:
     if kind is None:
         return
     data = clean(line.data)
+    if isinstance(data.get("code"), str):
+        data["code"] = data["code"][:_MAX_CODE]
     intake.events.append(Event(kind, intake.job_id, line.at, ENGINE.name, intake.attempt, data))
     match line.kind:
         case "started":
@@ -95,7 +103,7 @@ def _take_step(intake: Intake, line: Line) -> None:
         loss=values.get("loss"),
         lr=values.get("lr"),
         tokens_per_second=values.get("tokens_per_second"),
-        eta_seconds=eta,
+        eta_seconds=_number(eta),
         updated_at=line.at,
     )
 
@@ -124,12 +132,14 @@ def clean(value: Any) -> Any:
     """Return a trainer's value fit to be stored and shown: redacted, of bounded length, without NaN."""
     match value:
         case str():
-            return redact(value[:_MAX_TEXT])
+            return redact(value)[:_MAX_TEXT]
         case float():
             return value if math.isfinite(value) else None
+        case int():
+            return value if abs(value) <= _MAX_WHOLE else None
         case dict():
             items = list(cast("dict[Any, Any]", value).items())[:_MAX_ITEMS]
-            return {redact(str(key)[:200]): clean(item) for key, item in items}
+            return {redact(str(key))[:200]: clean(item) for key, item in items}
         case list() | tuple():
             return [clean(item) for item in list(cast("list[Any]", value))[:_MAX_ITEMS]]
         case _:
@@ -137,10 +147,12 @@ def clean(value: Any) -> Any:
 
 
 def _whole(value: Any) -> int:
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value else 0
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _MAX_WHOLE:
+        return 0  # NaN too, which is not less than anything
+    return min(int(value), _MAX_WHOLE)
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value)
