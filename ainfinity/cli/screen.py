@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ainfinity.core.config import load_settings
@@ -11,6 +11,7 @@ from ainfinity.core.constants import EXIT_OK
 from ainfinity.core.exceptions import AinfinityError, NotSupported
 
 if TYPE_CHECKING:
+    from ainfinity.client.port import Client
     from ainfinity.schema.views import JobRow
 
 #: Rows of the first frame, read before anything else; the rest follows.
@@ -24,6 +25,8 @@ def open_screen(*, job: str | None = None, read_only: bool = False) -> int:
             "The screen needs a terminal, and this is none.",
             hint="`ainfinity list` and `ainfinity wait JOB` work anywhere; `ainfinity --help` shows all commands.",
         )
+    # Making thousands of classes and widgets leaves no garbage, and looking for it takes a tenth of the first frame.
+    gc.disable()
     from tui.app import run
 
     settings = load_settings()
@@ -40,7 +43,12 @@ def open_screen(*, job: str | None = None, read_only: bool = False) -> int:
         except AinfinityError:
             return []  # the client meets it again a moment later, and can act on it
 
-    from ainfinity.client.connect import open_client
+    async def open_after_first_frame() -> Client:
+        gc.freeze()
+        gc.enable()
+        from ainfinity.client.connect import open_client
 
-    run(partial(open_client, settings), first_paint, job=job, read_only=read_only)
+        return await open_client(settings)
+
+    run(open_after_first_frame, first_paint, job=job, read_only=read_only)
     return EXIT_OK
