@@ -33,7 +33,7 @@ class Empty(App[None]):
 Empty().run()
 '''
 #: Silence after which a frame counts as whole, in seconds.
-_GAP = 0.02
+_GAP = 0.008
 
 
 @dataclass
@@ -57,9 +57,12 @@ class Terminal:
                 os._exit(127)
         return cls(pid, fd, began)
 
-    def wait_for(self, text: bytes, patience: float = 60.0) -> float:
-        """Read until `text` was painted and the frame is whole; return milliseconds from spawn to its last byte."""
-        seen, last = b"", self.began
+    def wait_for(self, text: bytes, patience: float = 60.0) -> tuple[float, float]:
+        """Read until `text` was painted and the frame is whole.
+
+        Returns CPU and wall milliseconds from the spawn to the frame's last bytes; what comes after does not count.
+        """
+        seen, last, cpu = b"", self.began, 0.0
         while time.perf_counter() - self.began < patience:
             ready, _, _ = select.select([self.fd], [], [], _GAP)
             if ready:
@@ -68,8 +71,9 @@ class Terminal:
                 except OSError:
                     break
                 last = time.perf_counter()
+                cpu = thread_cpu(self.pid)
             elif text in seen:
-                return 1000 * (last - self.began)
+                return 1000 * cpu, 1000 * (last - self.began)
         raise RuntimeError(f"{text!r} was not painted; the screen got {seen[-3000:]!r}")
 
     def drain(self, seconds: float) -> None:
@@ -79,12 +83,11 @@ class Terminal:
             if select.select([self.fd], [], [], left)[0]:
                 os.read(self.fd, 65536)
 
-    def end(self) -> float:
-        """Kill the process and return the CPU milliseconds it took in all."""
+    def end(self) -> None:
+        """Kill the process."""
         os.kill(self.pid, signal.SIGKILL)
-        _, _, usage = os.wait4(self.pid, 0)
+        os.waitpid(self.pid, 0)
         os.close(self.fd)
-        return 1000 * (usage.ru_utime + usage.ru_stime)
 
 
 def measure(folder: Path, rounds: int = 9, jobs: int = 10_000, idle: float = 10.0) -> list[Figure]:
@@ -100,9 +103,10 @@ def measure(folder: Path, rounds: int = 9, jobs: int = 10_000, idle: float = 10.
     def paint(script: Path, text: bytes) -> float:
         terminal = Terminal.start([sys.executable, str(script)], env)
         try:
-            walls[script].append(terminal.wait_for(text))
+            cpu, wall = terminal.wait_for(text)
         finally:
-            cpu = terminal.end()
+            terminal.end()
+        walls[script].append(wall)
         return cpu
 
     newest = f"tune-{jobs - 1:05}".encode()
