@@ -7,16 +7,17 @@ from collections.abc import Callable
 
 from ainfinity.compute.port import Compute
 from ainfinity.core.config import Settings
-from ainfinity.core.exceptions import AinfinityError, ComputeUnreachable, LeaseLost
+from ainfinity.core.exceptions import AinfinityError, ComputeUnreachable
 from ainfinity.core.redact import redact
 from ainfinity.domain.fold import AttemptFold, JobFold
 from ainfinity.engine.fence import Fence
 from ainfinity.engine.launch import SecretSource, build_request
 from ainfinity.engine.record import Recorder
 from ainfinity.schema.actor import ENGINE
+from ainfinity.schema.document import Document
 from ainfinity.schema.event import Event, EventType
+from ainfinity.schema.problems import validate
 from ainfinity.schema.states import AttemptState, Desired
-from ainfinity.schema.training_job import JobSpec
 from ainfinity.store import events, jobs
 
 _log = logging.getLogger(__name__)
@@ -53,14 +54,17 @@ class Caller:
         if attempt is None or attempt.state != AttemptState.INTENDED or job.desired != Desired.RUN:
             return
         try:
-            request = build_request(job, attempt, JobSpec.model_validate(spec), owner, self.settings, self.secrets)
-            self.fence.must_hold()
+            request = build_request(job, attempt, validate(Document(spec)), owner, self.settings, self.secrets)
+        except AinfinityError as error:
+            self._refused(job, attempt, error)
+            return
+        # Not within the try: trouble with the lease or the database is no refusal of the job.
+        self.fence.must_hold()
+        try:
             handle = compute.launch(request)
         except ComputeUnreachable as error:
             _log.warning("no answer to the launch of %s: %s", attempt.name, error)
             return
-        except LeaseLost:
-            raise
         except AinfinityError as error:
             self._refused(job, attempt, error)
             return

@@ -6,6 +6,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,17 @@ SecretSource = Callable[[str, Sequence[str]], Mapping[str, str]]
 _PACKAGES = ("ainfinity", "torch", "transformers", "deepspeed", "peft", "datasets")
 
 
+def name_prefix(installation: str) -> str:
+    """Return what the names of all attempts of an installation begin with."""
+    return f"ain-{installation}-"
+
+
 def attempt_name(installation: str, job_id: str, number: int) -> str:
     """Return the deterministic name of an attempt, at most 28 characters of [a-z0-9-].
 
     That is the shortest limit on a cluster's name among SkyPilot's clouds.
     """
-    name = f"ain-{installation}-{job_id}-a{number}"
+    name = f"{name_prefix(installation)}{job_id}-a{number}"
     if len(name) > 28 or not re.fullmatch(r"[a-z0-9-]+", name):
         raise ValueError(f"{name} is no valid attempt name")
     return name
@@ -82,6 +88,7 @@ def provenance(spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

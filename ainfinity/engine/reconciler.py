@@ -20,12 +20,13 @@ from ainfinity.domain.schedule import Waiting, admit
 from ainfinity.engine.calls import Caller
 from ainfinity.engine.fence import Fence
 from ainfinity.engine.intake import IntakeWriter
-from ainfinity.engine.launch import SecretSource
+from ainfinity.engine.launch import SecretSource, name_prefix
 from ainfinity.engine.record import Recorder
 from ainfinity.engine.verify import Verifier, exported_files, verify_now
 from ainfinity.engine.view import LiveJob, LiveView
 from ainfinity.schema.event import EventType
 from ainfinity.schema.states import AttemptState, Desired, JobState
+from ainfinity.store import jobs
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Reconciler:
         self.intake = IntakeWriter(fence, probe)
         self.caller = Caller(fence, self.recorder, settings, secrets, probe)
         self._sightings = {name: _Sighting() for name in computes}
+        self._prefix = ""
         self._rules: dict[tuple[int, bool, float], Rules] = {}
 
     def tick(self) -> None:
@@ -203,11 +205,20 @@ class Reconciler:
                 case _:
                     pass
 
+    def _ours(self) -> str:
+        if not self._prefix:
+            with self.fence.store.read() as connection:
+                self._prefix = name_prefix(jobs.installation(connection))
+        return self._prefix
+
     def _clear_up(self, compute: Compute, sighting: _Sighting, found: Mapping[str, Observation]) -> None:
-        """Release what is over; stop what runs though no live job owns it, once it was seen so on two ticks."""
+        """Release what is over; stop what runs though no live job owns it, once it was seen so on two ticks.
+
+        Attempts of another installation, which may share the backend, are none of our business.
+        """
         self._refresh()
         owned = {job.live_attempt.name for job in self.view.jobs.values() if job.live_attempt is not None}
-        strangers = {name for name in found if name not in owned}
+        strangers = {name for name in found if name not in owned and name.startswith(self._ours())}
         for name in strangers:
             if not found[name].machine:
                 self.caller.release(compute, name)

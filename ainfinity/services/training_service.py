@@ -12,8 +12,10 @@ from sqlalchemy.engine import Connection
 from ainfinity.core.exceptions import ApprovalNeeded, KeyReused, NameTaken, NotFound, PlanChanged, WrongState
 from ainfinity.core.utils import make_folder
 from ainfinity.schema.actor import Actor, Role
+from ainfinity.schema.document import Document
 from ainfinity.schema.event import Event, EventType
 from ainfinity.schema.plan import Plan, digest
+from ainfinity.schema.problems import validate
 from ainfinity.schema.states import ATTEMPT_LIVE, JOB_LIVE, JobState
 from ainfinity.schema.training_job import JobSpec
 from ainfinity.schema.views import JobDetail, JobQuery, JobRow, PlanView
@@ -273,7 +275,7 @@ class TrainingService:
             spec, standing, *_ = jobs.spec_and_plan(connection, job_id)
             row = jobs.get(connection, job_id)
         self._must_await(row)
-        plan, _ = planning.make_plan(JobSpec.model_validate(spec), self.backends)
+        plan, _ = planning.make_plan(validate(Document(spec)), self.backends)
         if plan.plan_hash != standing:
             self._replan(job_id, plan, actor)
         if plan.plan_hash != (plan_hash or standing):
