@@ -98,6 +98,7 @@ def _check_writable(output: Path) -> None:
 def _train(
     start: Start, recipe: Recipe, emitter: Emitter | None, claim: ClaimedFolder | None, stop: StopRequest
 ) -> int:
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # half lines again; read when the hub is imported
     # Imported here, for it takes seconds: the claim is made and SIGTERM is heard before.
     from training import sft
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ainfinity.schema.training_job import Resources
 from training.recipe import parse_recipe
 
 READY = sorted(entry.name for entry in files("recipes").iterdir() if entry.name.endswith(".yaml"))
@@ -20,5 +21,5 @@ def test_a_ready_recipe_is_valid_and_says_what_it_is_for(name: str) -> None:
     text = (files("recipes") / name).read_text(encoding="utf-8")
     assert text.startswith("# ")
     mapping: dict[str, Any] = yaml.safe_load(text)
-    assert isinstance(mapping.pop("plan_for"), dict)
+    Resources.model_validate(mapping.pop("plan_for"))
     parse_recipe(mapping)
