@@ -8,10 +8,14 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from ainfinity.cli.doctor import Check
 from ainfinity.core.config import Settings
 from ainfinity.core.exceptions import AinfinityError, DatabaseOlder
+
+#: Seconds to wait for a writer, who usually needs milliseconds.
+_PATIENCE: Final = 2.0
 
 
 def folders(settings: Settings, *, fix: bool) -> Iterator[Check]:
@@ -78,11 +82,15 @@ def database(settings: Settings, *, fix: bool) -> Check:
             ensure_schema(path)
             fixed = True
         problem = _integrity(path)
+        holders = _lock_holders(path)
     except AinfinityError as error:
         return Check("database", "failed", error.message, error.hint)
     if problem:
         hint = f"Restore a backup from {path.parent} (see README, Backup); until then change nothing."
         return Check("database", "failed", f"{path} is damaged: {problem}", hint)
+    if holders is not None:
+        hint = "Wait for it, or end one of these that hangs."
+        return Check("database", "failed", f"{path} is locked; it is open in: {holders or 'no process of yours'}", hint)
     return Check("database", "ok", f"{path}, schema {look(path)}, sound", fixed=fixed)
 
 
@@ -97,6 +105,29 @@ def _integrity(path: Path) -> str:
     if answer != "ok":
         return str(answer).splitlines()[0]
     return f"a row of {broken[0]} refers to one that is gone" if broken else ""
+
+
+def _lock_holders(path: Path) -> str | None:
+    """Return None if the database can be written, else which processes have it open."""
+    import contextlib
+    import sqlite3
+
+    import psutil
+
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        return None
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            return None  # a folder that cannot be written is another check's matter
+    found: list[str] = []
+    for process in psutil.process_iter(["pid", "name"]):
+        with contextlib.suppress(psutil.Error):
+            if any(file.path == str(path.resolve()) for file in process.open_files()):
+                found.append(f"{process.name()} (pid {process.pid})")
+    return ", ".join(found)
 
 
 def worker(settings: Settings, *, fix: bool) -> Check:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ainfinity.core.constants import EXIT_INTERRUPTED, EXIT_OK, EXIT_OTHER, EXIT_REFUSED, EXIT_USAGE
-from ainfinity.core.exceptions import AinfinityError
+from ainfinity.core.exceptions import AinfinityError, NotSupported
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +33,9 @@ def run(arguments: Sequence[str]) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal whose encoding lacks a character shows its escape instead
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore
     try:
+        if sys.platform == "win32":
+            hint = "Use WSL2: `wsl --install`, then install ainfinity there."
+            raise NotSupported("ainfinity does not run on Windows itself.", hint=hint)
         return _invoke(list(arguments))
     except AinfinityError as error:
         _show(error, as_json="--json" in arguments)

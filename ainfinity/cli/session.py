@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,12 +25,11 @@ def on_interrupt(text: str) -> None:
 
 
 def settings_with_logging() -> Settings:
-    """Read the settings and send log records to stderr: warnings, or all of them at AINFINITY_LOG_LEVEL=DEBUG."""
+    """Read the settings and send log records to stderr: warnings, or what AINFINITY_LOG_LEVEL asks for."""
     from ainfinity.core.logging import configure_logging
 
     settings = load_settings()
-    level = settings.log_level
-    configure_logging("WARNING" if level.upper() == "INFO" else level)
+    configure_logging(settings.log_level if os.environ.get("AINFINITY_LOG_LEVEL") else "WARNING")
     return settings
 
 

@@ -136,6 +136,8 @@ def install_worker() -> int:
         raise FolderUnwritable(f"{path} cannot be written: {error.strerror}.", hint="Check its owner.") from None
     write(str(path))
     say(f"Enable it:\n  {steps}")
+    if settings.database_url:
+        say("AINFINITY_DATABASE_URL may hold a password, so it is not in that file: give it to the service yourself.")
     if sys.platform != "darwin" and not Path("/run/systemd/system").exists():
         say(
             "systemd does not run here, so that works only once it does; without it, jobs start a worker by themselves."

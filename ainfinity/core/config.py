@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -30,7 +30,7 @@ class Settings:
     config_dir: Path
     database_url: str = ""
     server: str = ""
-    token: str = ""
+    token: str = field(default="", repr=False)
     log_level: str = "INFO"
     #: How many jobs the local backend runs at once; 0 means one a GPU, or one where there is none.
     local_slots: int = 0
@@ -95,10 +95,10 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: Any
     environment = os.environ if environment is None else environment
     kinds = get_type_hints(Settings)
     found: dict[str, Any] = {}
-    for field in fields(Settings):
-        text = environment.get(f"AINFINITY_{field.name.upper()}", "")
+    for setting in fields(Settings):
+        text = environment.get(f"AINFINITY_{setting.name.upper()}", "")
         if text:
-            found[field.name] = _convert(field.name, kinds[field.name], text)
+            found[setting.name] = _convert(setting.name, kinds[setting.name], text)
     found.update(overrides)
     for name in ("data_dir", "config_dir"):
         if name not in found:

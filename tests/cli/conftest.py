@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -209,8 +210,24 @@ class Seed:
         (folder / "log.txt").write_text(text)
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with the schema and no job; making one costs more than most tests here."""
+    settings = Home(tmp_path_factory.mktemp("template") / "home").settings
+    open_store(settings).close()
+    assert settings.sqlite_path is not None
+    return settings.sqlite_path
+
+
 @pytest.fixture
-def seed(home: Home) -> Iterator[Seed]:
+def with_database(home: Home, empty_database: Path) -> None:
+    """Give the home an empty database."""
+    home.settings.data_dir.mkdir(mode=0o700)
+    shutil.copy(empty_database, home.settings.data_dir / empty_database.name)
+
+
+@pytest.fixture
+def seed(home: Home, with_database: None) -> Iterator[Seed]:
     store = open_store(home.settings)
     with store.write() as connection:
         lease.acquire(connection, "engine", "elsewhere:1:test", time.time(), 3600.0)

@@ -77,10 +77,15 @@ def test_ctrl_c_only_detaches_and_cancel_ends(busy_home: Any, cli_of: Any, wait_
     assert late.code == 101
     assert cli("pull", "long").code == 101
     follower = busy_home.start("logs", "-f", "--json", "long")
+    witness = busy_home.start("events", "-f", "--json", "long")
     assert cli("cancel", "long", "--json").json("cancel")["jobs"][0]["name"] == "long"
     assert cli("wait", "long").code == 103
     out, _ = follower.communicate(timeout=60)
     assert follower.returncode == 0
+    witness.send_signal(signal.SIGINT)
+    told, _ = witness.communicate(timeout=60)
+    assert witness.returncode == 130
+    assert [json.loads(line)["type"] for line in told.splitlines()][-1] == "job.cancelled"
     lines = [json.loads(line)["line"] for line in out.splitlines()]
     assert any('"kind":"stopped"' in line for line in lines)
 
@@ -101,10 +106,10 @@ def test_a_secret_reaches_the_trainer_and_nothing_else(busy_home: Any, cli_of: A
     done = busy_home.process("launch", "keeper.yaml", "--wait")
     assert done.code == 0, done.err
     seen = [done.out, done.err]
-    for command in ("show", "logs", "events", "metrics"):
-        result = busy_home.process(command, "keeper")  # a process that has never seen the value
-        seen += [result.out, result.err]
-    seen.append(cli("show", "keeper", "--reproduce").out)
+    logs = busy_home.process("logs", "keeper")  # a process that has never seen the value
+    seen += [logs.out, logs.err]
+    for command in (("show",), ("show", "--reproduce"), ("events",), ("metrics",)):
+        seen.append(cli(*command, "keeper").out)
     seen.append(cli("secrets", "list", "--json").out)
     assert "token in the log: [hidden]" in "".join(seen)  # so the trainer had it
     assert CANARY not in "".join(seen)

@@ -55,6 +55,13 @@ def test_a_secret_is_asked_for_without_echo(in_terminal: Any, home: Any) -> None
     assert "canary-value" in (home.settings.config_dir / "secrets.json").read_text()
 
 
+def test_without_a_command_the_screen_opens_on_the_jobs(in_terminal: Any, seed: Any) -> None:
+    seed.running("alpha")
+    done = in_terminal(answer="q", prompt="alpha", COLUMNS="100", LINES="30")
+    assert done.code == 0, done.out[-2000:]
+    assert "alpha" in done.out
+
+
 def test_progress_is_rewritten_in_place(in_terminal: Any, seed: Any) -> None:
     seed.running("alpha")
     done = in_terminal("wait", "alpha", "--timeout", "0.2")

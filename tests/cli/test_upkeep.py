@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import plistlib
 import shutil
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ainfinity.cli import doctor_store
 from ainfinity.cli import worker as worker_module
 from ainfinity.store.doorbell import bell_folder
 
@@ -93,6 +95,19 @@ def test_doctor_sees_a_damaged_database_and_dead_worker(cli: Any, home: Any, see
         file.seek(size // 2)
         file.write(b"\xff" * 8192)
     assert checks(cli("doctor", "--json"))["database"]["status"] == "failed"
+
+
+def test_doctor_tells_who_holds_a_lock(cli: Any, home: Any, seed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_store, "_PATIENCE", 0.1)
+    seed.job("alpha")
+    holder = sqlite3.connect(home.settings.sqlite_path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    try:
+        message = checks(cli("doctor", "--json"))["database"]["message"]
+    finally:
+        holder.close()
+    assert "is locked" in message
+    assert f"pid {os.getpid()}" in message
 
 
 def test_doctor_names_what_is_missing(cli: Any, home: Any, monkeypatch: pytest.MonkeyPatch) -> None:

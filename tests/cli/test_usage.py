@@ -68,7 +68,7 @@ def files(home: Any) -> None:
     (home.work / "bad.yaml").write_text("name: x\nrecipe:\n  lrr: 1\n")
 
 
-@pytest.mark.usefixtures("files")
+@pytest.mark.usefixtures("files", "with_database")
 @pytest.mark.parametrize(
     ("arguments", "code", "message"), USAGE, ids=[" ".join(row[0])[:50] or "none" for row in USAGE]
 )
@@ -158,7 +158,7 @@ def test_a_reader_that_goes_away_is_no_error(home: Any, seed: Any) -> None:
 def test_ctrl_c_at_any_moment(home: Any, seed: Any) -> None:
     """From the first import of ours to the wait itself. What comes before our code runs is Python's to answer."""
     seed.running("alpha")
-    for seconds in (0.05, 0.15, 0.3, 0.6, 1.0, 2.0):
+    for seconds in (0.1, 0.3, 0.6, 1.5):
         process = home.start("wait", "alpha")
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(seconds)
