@@ -122,11 +122,11 @@ def open_screen(job: str) -> None:
 
 def read_lesson(job: str) -> Lesson:
     """Gather what the finished job reported."""
-    detail, events = _ask("show", job), _ask("events", job)["events"]
+    detail, events = _ask("show", job), _ask("events", job)
     # From the events of all attempts: one that resumed evaluates first at the step it resumed from.
     losses = [event["data"]["loss"] for event in events if event["type"] == "trainer.eval"]
     samples = [event["data"] for event in events if event["type"] == "trainer.sample"]
-    points = _ask("metrics", job)["points"]
+    points = _ask("metrics", job)
     adapters = [found["path"] for found in detail["artifacts"] if found["kind"] == "adapter"]
     return Lesson(
         job=detail["job"]["name"],

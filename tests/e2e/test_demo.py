@@ -72,7 +72,7 @@ class TestDemo:
         assert "\x1b" not in demo[0].stderr, "no cursor movements without a terminal"
 
     def test_two_ranks_trained_on_cpu(self, ask: Ask) -> None:
-        started = [event["data"] for event in ask("events", "demo")["events"] if event["type"] == "trainer.started"]
+        started = [event["data"] for event in ask("events", "demo") if event["type"] == "trainer.started"]
         assert [(data["world_size"], data["device"]) for data in started] == [(2, "cpu")]
 
     def test_the_job_and_its_only_attempt_succeeded(self, ask: Ask) -> None:
@@ -81,7 +81,7 @@ class TestDemo:
         assert [attempt["state"] for attempt in detail["attempts"]] == ["succeeded"]
 
     def test_sixteen_steps_have_metrics(self, ask: Ask) -> None:
-        points = ask("metrics", "demo")["points"]
+        points = ask("metrics", "demo")
         assert [point["step"] for point in points] == list(range(1, 17))
         assert all(point["values"]["loss"] > 0 for point in points)
 
