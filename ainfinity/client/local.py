@@ -118,7 +118,9 @@ class LocalClient:
 
     async def reject(self, job: str, reason: str) -> JobRow:
         """See `Client.reject`."""
-        return await self._call(self._training.reject_job, job, self.actor, reason)
+        row = await self._call(self._training.reject_job, job, self.actor, reason)
+        await self.ensure_worker()
+        return row
 
     async def delete(self, job: str) -> None:
         """See `Client.delete`."""
@@ -211,7 +213,7 @@ class LocalClient:
         """See `Client.ensure_worker`."""
         status = await self.worker()
         due = time.monotonic() - self._started_at >= _START_TIME
-        if self.start_workers and status.live_jobs and not status.alive and due:
+        if self.start_workers and (status.live_jobs or status.owed) and not status.alive and due:
             self._started_at = time.monotonic()
             await self._call(start_worker, self.settings)
         return status

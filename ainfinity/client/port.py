@@ -125,7 +125,7 @@ class Client(Protocol):
         ...
 
     async def ensure_worker(self) -> WorkerStatus:
-        """Start a worker if jobs are live and no lease is."""
+        """Start a worker if jobs are live, or notices owed, and no lease is."""
         ...
 
     async def close(self) -> None:

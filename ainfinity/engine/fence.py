@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy.engine import Connection
 
 from ainfinity.core.exceptions import LeaseLost
-from ainfinity.store import jobs, lease
+from ainfinity.store import jobs, lease, outbox
 from ainfinity.store.migrate import check_version
 from ainfinity.store.store import Store
 
@@ -49,10 +49,13 @@ class Fence:
         self.expires_at = now + self.ttl
 
     def release_if_idle(self) -> bool:
-        """Give the lease back if no job is live, both in one transaction, so that no submit falls in between."""
+        """Give the lease back if no job is live and no notice owed.
+
+        Both in one transaction, so that no submit falls in between.
+        """
         with self.store.write() as connection:
             lease.check(connection, LEASE, self.holder, self.epoch)
-            if jobs.live_work_count(connection):
+            if jobs.live_work_count(connection) or any(outbox.owed(connection, one) for one in self.store.places):
                 return False
             return lease.release(connection, LEASE, self.holder, self.epoch)
 

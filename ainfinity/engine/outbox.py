@@ -24,7 +24,7 @@ class Notifier(Protocol):
     """One place where notices are told."""
 
     def told(self, notice: Mapping[str, Any]) -> bool:
-        """Whether the notice with this `id` was told before; False where the place cannot know."""
+        """Whether the notice of this `seq` and `job_id` was told before; False where the place cannot know."""
         ...
 
     def tell(self, notice: Mapping[str, Any]) -> None:
@@ -33,14 +33,14 @@ class Notifier(Protocol):
 
 
 class FileNotifier:
-    """Appends notices as JSON lines to a file, which looks back by id."""
+    """Appends notices as JSON lines to a file, which looks back by event: row ids may come again, in a new database."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def told(self, notice: Mapping[str, Any]) -> bool:
-        """Look for the id among the lines of the file."""
-        mark = f'{{"id": {notice["id"]}, '
+        """Look for the event among the lines of the file."""
+        mark = self._line(notice, cut=True)
         try:
             with self.path.open(encoding="utf-8") as file:
                 return any(line.startswith(mark) for line in file)
@@ -49,9 +49,12 @@ class FileNotifier:
 
     def tell(self, notice: Mapping[str, Any]) -> None:
         """Append one line."""
-        line = json.dumps({"id": notice["id"], **notice}, ensure_ascii=False)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(self._line(notice) + "\n")
+
+    def _line(self, notice: Mapping[str, Any], *, cut: bool = False) -> str:
+        key = {name: notice[name] for name in ("job_id", "seq")}
+        return json.dumps(key)[:-1] + ", " if cut else json.dumps(key | dict(notice), ensure_ascii=False)
 
 
 class CommandNotifier:

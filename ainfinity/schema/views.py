@@ -136,6 +136,8 @@ class WorkerStatus:
     expires_at: float
     live_jobs: int
     version: str = ""
+    #: Notices that it has still to tell; it stays, and one is started, for these too.
+    owed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,6 +236,8 @@ class Delivery(SQLModel, table=True):
     __table_args__: ClassVar[Any] = (
         UniqueConstraint("event_seq", "place"),
         Index("ix_delivery_owed", "state", "due_at"),
+        # Whoever settles late a delivery whose job was deleted must not settle another one.
+        {"sqlite_autoincrement": True},
     )
     id: int | None = Field(default=None, primary_key=True)
     event_seq: int

@@ -187,7 +187,9 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(bench: Bench, step: st
         with pytest.raises(LeaseLost):
             bench.play(engine, job, "cancelled", "succeeded")
         assert len(bench.events()) == lost[0]
-        assert sum(bench.world.launches.values()) == (1 if step in ("launch:called", "ingest:read", "cancel:stopping") else 0)
+        assert sum(bench.world.launches.values()) == (
+            1 if step in ("launch:called", "ingest:read", "cancel:stopping") else 0
+        )
         assert bench.world.calls["stop"] == 0
     # Who has the lease now finishes the job, with the one machine there is.
     bench.clock.move(120)

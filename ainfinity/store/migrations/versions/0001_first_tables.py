@@ -245,6 +245,7 @@ def _create_event_log() -> None:
         _text("detail"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("event_seq", "place"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_delivery_owed", "delivery", ["state", "due_at"])
 
