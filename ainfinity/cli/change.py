@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ainfinity.cli.output import interactive, say, write, write_json
-from ainfinity.cli.session import with_client
+from ainfinity.cli.session import learn_secrets, with_client
 from ainfinity.core.constants import EXIT_OK, EXIT_REFUSED
 from ainfinity.core.exceptions import AinfinityError, ApprovalNeeded, UsageError
 
@@ -69,10 +69,9 @@ def retry_job(job: str, changes: Sequence[str], step: int | None, *, as_json: bo
         return _change(lambda client: client.retry(job, from_step=step), "Queued {name} ({id}) again.", as_json=as_json)
 
     async def anew(client: Client) -> JobRow:
-        from ainfinity.core.redact import learn_environment
         from ainfinity.schema.job_file import change_spec
 
-        learn_environment()
+        learn_secrets()
         detail = await client.get_job(job)
         return await client.retry(detail.job.id, spec=change_spec(detail.spec, changes))
 

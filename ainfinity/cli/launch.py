@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ainfinity.cli.output import duration, harmless, interactive, number, say, write, write_json
-from ainfinity.cli.session import on_interrupt, with_client
+from ainfinity.cli.session import learn_secrets, on_interrupt, with_client
 from ainfinity.core.constants import EXIT_OK, EXIT_REFUSED
 from ainfinity.core.exceptions import ApprovalNeeded, NotAllowed, NotSupported
 from ainfinity.schema.states import JobState
@@ -23,10 +23,9 @@ def launch_job(
     target: str, changes: Sequence[str], *, wait: bool, dry_run: bool, yes: bool, key: str, as_json: bool
 ) -> int:
     """Launch what `target` names, changed by `changes`; return the exit code."""
-    from ainfinity.core.redact import learn_environment
     from ainfinity.schema.job_file import load
 
-    learn_environment()
+    learn_secrets()
     on_interrupt("Nothing was launched.")
     spec = load(target, changes)
     if dry_run:

@@ -126,9 +126,10 @@ def _crashed(error: Exception) -> int:
     import traceback
 
     from ainfinity.cli.output import say
-    from ainfinity.core.redact import learn_environment, redact
+    from ainfinity.cli.session import learn_secrets
+    from ainfinity.core.redact import redact
 
-    learn_environment()
+    learn_secrets()
     text = redact("".join(traceback.format_exception(error)))
     say(
         f"Error: ainfinity failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(

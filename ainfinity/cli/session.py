@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from ainfinity.core.config import Settings, load_settings
+from ainfinity.core.exceptions import AinfinityError
 
 if TYPE_CHECKING:
     from ainfinity.client.port import Client
@@ -31,6 +33,16 @@ def settings_with_logging() -> Settings:
     settings = load_settings()
     configure_logging(settings.log_level if os.environ.get("AINFINITY_LOG_LEVEL") else "WARNING")
     return settings
+
+
+def learn_secrets() -> None:
+    """Have everything hidden that this user keeps secret: the tokens of the environment, and what is stored."""
+    from ainfinity.core.redact import learn_environment
+    from ainfinity.core.secrets import SecretStore
+
+    learn_environment()
+    with suppress(AinfinityError):  # a job that needs a secret meets the fault again, and says so
+        SecretStore(load_settings().config_dir).learn_all()
 
 
 def with_client(body: Callable[[Client], Awaitable[T]], *, start_workers: bool = True) -> T:

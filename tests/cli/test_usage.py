@@ -81,6 +81,20 @@ def test_mistakes(cli: Any, arguments: list[str], code: int, message: str) -> No
     assert CANARY not in result.err
 
 
+def test_a_secret_without_a_known_look_is_refused_too(cli: Any, home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_TOKEN", "canary-from-environment")
+    cli("secrets", "set", "NAME", stdin="canary-from-the-store")
+    monkeypatch.setattr("ainfinity.core.redact._known", set())  # as in a process that has not seen it
+    monkeypatch.setattr("ainfinity.core.redact._known_pattern", None)
+    for value in ("canary-from-environment", "canary-from-the-store"):
+        result = cli("launch", "demo.yaml", f"note=see {value}")
+        assert result.code == 2
+        assert "known secret" in result.err
+        assert value not in result.err
+    assert cli("launch", "demo.yaml", "note=see canary-from-nowhere", "--dry-run").code == 0
+    assert not list(home.settings.data_dir.glob("crash/*"))
+
+
 def test_errors_as_json(cli: Any) -> None:
     error = cli("show", "nope", "--json").error()
     assert error["code"] == "not_found"
