@@ -178,7 +178,9 @@ class AinfinityApp(App[None]):
         if page is not None and page.job == message.job:
             row = row or page.page.row
             self.close_job()
-        name = clean(row.name) if row is not None else message.job
+        if row is None:
+            return  # told already
+        name = clean(row.name)
         self._changed(self.model.remove(message.job))
         self.say(f"{name} was deleted.", "warn")
 

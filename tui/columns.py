@@ -138,8 +138,10 @@ def _cell(row: JobRow, column: Column, now: float) -> Line:
         case "owner":
             return [(fit(clean(row.owner.partition(":")[2] or row.owner), cells), "dim")]
         case "bar":
-            full, empty = fmt.bar(part, cells) if progress.total_steps else ("", " " * cells)
-            return [(full, look.tone), (empty, "track" if is_live(row.state) and progress.total_steps else "text")]
+            if not progress.total_steps or not is_live(row.state):
+                return [(" " * cells, "text")]
+            full, empty = fmt.bar(part, cells)
+            return [(full, look.tone), (empty, "track")]
         case "percent":
             return [(fit(fmt.percent(part) if progress.total_steps else "", cells, right=True), tone)]
         case "eta":

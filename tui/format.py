@@ -55,7 +55,7 @@ def duration(seconds: float | None) -> str:
 
 
 def loss(value: Any) -> str:
-    """Four significant digits in at most 7 cells: `2.655`, `0.0123`, `1.2e-05`."""
+    """At most 7 cells: `12.34`, `2.655`, `0.910`, `0.0123`, `1.2e-05`."""
     number = finite(value)
     if number is None:
         return DASH
@@ -63,9 +63,10 @@ def loss(value: Any) -> str:
         return "0"
     size = abs(number)
     if size >= 10_000 or size < 0.001:
-        return f"{number:.1e}"
-    digits = 3 - math.floor(math.log10(size))
-    return f"{number:.{min(max(digits, 0), 4)}f}"
+        text = f"{number:.1e}"
+        return text if len(text) <= 7 else f"{number:.0e}"
+    digits = (3 if size >= 1 else 2) - math.floor(math.log10(size))
+    return f"{number:.{max(digits, 0)}f}"
 
 
 def signed(value: Any) -> str:

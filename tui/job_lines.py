@@ -140,8 +140,8 @@ def detail_lines(page: JobPage, now: float, cells: int) -> list[Line]:
     if (fault := page.fault) is not None:
         lines += _section("What went wrong")
         lines += _pairs([("code", fault.code), ("message", fault.message), ("what to do", fault.hint)], cells)
-    lines += _result(page, cells)
     lines += _samples(page, cells)
+    lines += _result(page, cells)
     lines += _section("Job") if lines else [[("Job", "accent")]]
     lines += _pairs(
         [

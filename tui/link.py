@@ -165,10 +165,11 @@ class JobLink:
     async def _follow_log(self) -> None:
         self._post(Logged(None))
         try:
+            await self._client.logs(self._job, tail=1)  # a stream may say nothing for hours; this tells that it works
+            self._post(Trouble("log"))
             async with aclosing(self._client.follow_logs(self._job, tail=LOG_TAIL)) as chunks:
                 async for chunk in chunks:
                     self._post(Logged(chunk))
                     await asyncio.sleep(FRAME)
         except NotFound:
-            pass  # `read` tells of it
-        self._post(Trouble("log"))
+            self._post(Trouble("log"))  # `read` tells of it

@@ -48,7 +48,7 @@ def cancel_question(row: JobRow) -> Question:
             f"Training stops{done}: it is told to save a checkpoint, and after a grace period whatever of it is left "
             "is killed and its machine let go. Checkpoints and log stay; r later goes on from the last checkpoint."
         )
-    return Question(f"Cancel {name}?", text, "Cancel the job", "Keep it")
+    return Question(f"Cancel {name}?", text, "Cancel job", "Keep it")
 
 
 def retry_question(row: JobRow) -> Question:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +10,10 @@ from tui.series import Series
 
 #: Bit of the dot at (column, row) of a cell.
 _DOTS: Final = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
+#: Bits of the dots from one row of a cell to another, for its left and its right column.
+_RUNS: Final = tuple(
+    tuple(tuple(sum(bits[first : last + 1]) for last in range(4)) for first in range(4)) for bits in _DOTS
+)
 _BLANK: Final = 0x2800
 
 
@@ -47,20 +51,18 @@ def rasterise(series: Series, window: Window, columns: int, rows: int) -> list[s
     for x, (top, bottom) in enumerate(spans):
         if top < 0:
             continue
-        column, bits = x >> 1, _DOTS[x & 1]
-        for y in range(top, bottom + 1):
-            cells[y >> 2][column] |= bits[y & 3]
+        column, runs = x >> 1, _RUNS[x & 1]
+        first, last = top >> 2, bottom >> 2
+        for y in range(first, last + 1):
+            cells[y][column] |= runs[top & 3 if y == first else 0][bottom & 3 if y == last else 3]
     return ["".join(chr(_BLANK + bits) if bits else " " for bits in row) for row in cells]
 
 
 def _spans(series: Series, window: Window, width: int, height: int) -> list[tuple[int, int]]:
     """For each column of dots the topmost and lowest row to light, (-1, -1) where there is nothing."""
     spans = [(-1, -1)] * width
-    start, end = bisect_left(series.xs, window.x0), len(series.xs)
-    if window.x1 > window.x0:
-        end = bisect_left(series.xs, window.x1)
-        while end < len(series.xs) and series.xs[end] <= window.x1:
-            end += 1
+    start = bisect_left(series.xs, window.x0)
+    end = bisect_right(series.xs, window.x1)
     previous: tuple[int, int] | None = None  # column, row of the last point drawn
     while start < end:
         x = window.across(series.xs[start], width)
@@ -77,15 +79,11 @@ def _spans(series: Series, window: Window, width: int, height: int) -> list[tupl
 
 
 def _column_end(series: Series, window: Window, x: int, width: int, start: int, end: int) -> int:
-    """Return the index after the last point that falls into column `x`."""
-    low, high = start + 1, end
-    while low < high:
-        middle = (low + high) // 2
-        if window.across(series.xs[middle], width) <= x:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    """Return the index after the last point that falls into column `x`; the point at `start` does."""
+    if x >= width - 1:
+        return end
+    border = window.x0 + (window.x1 - window.x0) * ((x + 0.5) / (width - 1))
+    return bisect_left(series.xs, border, start + 1, end)
 
 
 def _join(spans: list[tuple[int, int]], begin: tuple[int, int], finish: tuple[int, int]) -> None:

@@ -98,11 +98,11 @@ def finish_demo(client: MemoryClient) -> JobRow:
 def add_some(client: MemoryClient) -> None:
     """Add one job in each state, by several people."""
     add = _Adder(client)
-    llama = {"model": "meta-llama/Llama-3.1-8B-Instruct", "infra": "aws/us-east-1", "gpus": "H100:8"}
-    qwen = {"model": "Qwen/Qwen2.5-7B", "infra": "gcp/europe-west4", "gpus": "A100:4", "attempt": 3}
-    big = {"model": "meta-llama/Llama-3.3-70B-Instruct", "infra": "aws/us-west-2", "gpus": "H100:32"}
+    llama: dict[str, Any] = {"model": "meta-llama/Llama-3.1-8B-Instruct", "infra": "aws/us-east-1", "gpus": "H100:8"}
+    qwen: dict[str, Any] = {"model": "Qwen/Qwen2.5-7B", "infra": "gcp/europe-west4", "gpus": "A100:4", "attempt": 3}
+    big: dict[str, Any] = {"model": "meta-llama/Llama-3.3-70B-Instruct", "infra": "aws/us-west-2", "gpus": "H100:32"}
     memory = "CUDA out of memory on rank 3 at step 3: 79.1 of 80.0 GiB were in use."
-    oom = {"error_code": "out_of_memory", "error_message": memory}
+    oom: dict[str, Any] = {"error_code": "out_of_memory", "error_message": memory}
     add("support-llama-8b", JobState.RUNNING, step=2310, of=5000, loss=1.402, eta=5400.0, **llama)
     add("legal-summaries", JobState.RUNNING, step=310, of=900, loss=1.91, infra="slurm/lab", stale_since=NOW - 300)
     add("spot-qwen-7b", JobState.RECOVERING, step=800, of=2000, loss=1.655, **qwen)
@@ -153,7 +153,7 @@ def add_many(client: MemoryClient, count: int) -> None:
     for index in range(count):
         state = JobState.QUEUED if index % 900 == 7 else over[index % 4]
         finished = None if state == JobState.QUEUED else NOW - 600 * index - 100
-        steps = 0 if state == JobState.QUEUED else 50 + index % 150
+        steps = {JobState.QUEUED: 0, JobState.SUCCEEDED: 200}.get(state, 50 + index % 150)
         client.add(
             job_row(
                 f"j{index:06}",

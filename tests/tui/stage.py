@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tui.app import AinfinityApp
 
 GOLDEN = Path(__file__).parent / "golden"
 #: A wait that never ends on a working machine, however slow.
-PATIENCE = 20.0
+PATIENCE = float(os.environ.get("PATIENCE", "20"))
 
 
 def make_app(client: MemoryClient, **options: Any) -> AinfinityApp:
@@ -45,10 +46,9 @@ async def on_stage(
 
 async def settle(pilot: Pilot[Any]) -> None:
     """Wait until all that was begun has reached the screen."""
-    for _ in range(4):
-        await pilot.pause()
+    for _ in range(3):
         await asyncio.sleep(0.02)
-    await pilot.pause()
+        await pilot.pause(0)
 
 
 async def until(pilot: Pilot[Any], condition: Callable[[], bool], what: str) -> None:
@@ -69,10 +69,8 @@ def screen_text(pilot: Pilot[Any]) -> str:
     """Return the screen as lines of text, without blanks at their ends."""
     app = pilot.app
     width, height = app.size
-    console = Console(
-        width=width, height=height, file=open(os.devnull, "w"), force_terminal=True, record=True, legacy_windows=False
-    )
-    console.print(app.screen._compositor.render_update(full=True))
+    console = Console(width=width, height=height, file=StringIO(), force_terminal=True, record=True)
+    console.print(app.screen._compositor.render_update(full=True))  # pyright: ignore
     return "\n".join(line.rstrip() for line in console.export_text(styles=False).splitlines()).rstrip() + "\n"
 
 

@@ -36,8 +36,8 @@ class ConfirmScreen(ModalScreen[bool]):
             yield Static(question.title, markup=False, id="question")
             yield Static(question.text, markup=False, id="consequence")
             with Horizontal(id="answers"):
-                yield Button(f"{question.no} (n)", id="no", compact=True)
-                yield Button(f"{question.yes} (y)", id="yes", compact=True)
+                yield Button(f"n {question.no}", id="no", compact=True)
+                yield Button(f"y {question.yes}", id="yes", compact=True)
 
     def on_mount(self) -> None:
         """Begin with the answer that changes nothing."""

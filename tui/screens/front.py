@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from textual import on
 from textual.app import ComposeResult
 from textual.screen import Screen
 
@@ -17,7 +16,7 @@ from tui.widgets.toned import LineBar
 if TYPE_CHECKING:
     from tui.app import AinfinityApp
 
-HELP = Key("?", "Help", "question_mark")
+HELP = Key("?", "Help", "question_mark", always=True)
 QUIT = Key("q", "Quit (jobs go on)", "q")
 
 
@@ -77,11 +76,11 @@ class Front(Screen[None]):
         """Fit the bars."""
         self.refresh_bars()
 
+    def on_descendant_focus(self) -> None:
+        """Show the keys of what has the focus now."""
+        self.refresh_bars()
+
     def on_screen_resume(self) -> None:
         """Show what changed while another screen was on top."""
         self.tick(self.ui.now())
         self.refresh_bars()
-
-    @on(KeyBar.Pressed)
-    def _press(self, message: KeyBar.Pressed) -> None:
-        self.ui.simulate_key(message.key)

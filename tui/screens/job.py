@@ -25,11 +25,11 @@ from tui.questions import may_approve, may_cancel, may_retry
 from tui.screens.front import HELP, Front
 from tui.text import Line
 from tui.widgets.block import LineBlock
-from tui.widgets.chart import Chart
+from tui.widgets.chart import MARK, Chart
 from tui.widgets.keys import Key
 from tui.widgets.lines_view import LinesView
 from tui.widgets.log_view import LogView
-from tui.widgets.text_pane import TextPane
+from tui.widgets.text_pane import TextPane, WrappedPane
 
 if TYPE_CHECKING:
     from ainfinity.client.port import Client
@@ -66,7 +66,7 @@ class JobScreen(Front):
         self.chart = Chart(page.loss, page.held_out, id="loss")
         self.log_view = LogView(id="log")
         self.events_pane = TextPane(id="events")
-        self.details = TextPane(id="details", follow=False)
+        self.details = WrappedPane(self._detail_lines, id="details")
         self._panes: dict[str, Widget] = dict(
             zip(PANES, (self.chart, self.log_view, self.events_pane, self.details), strict=True)
         )
@@ -194,7 +194,7 @@ class JobScreen(Front):
         if not self._zoomed:
             found.append(Key("l", "Full log", "l"))
         found.append(Key("tab 1-4", "Panes", "tab"))
-        if isinstance(self._panes[self._pane], LogView):
+        if self._pane == "log" and self.log_view.lines and self._is_live():
             found.append(Key("f", "Unfollow" if self.log_view.following else "Follow", "f"))
         return (*found, HELP, Key("q", "Quit", "q"))
 
@@ -206,17 +206,19 @@ class JobScreen(Front):
         self.chart.update("The first loss appears here." if live else "No loss was reported.")
         self.log_view.placeholder = "The log appears here once the job runs." if live else "There is no log."
         self.events_pane.placeholder = "No events yet."
-        self.details.show(detail_lines(self.page, now, self.details.cells))
+        self.details.update()
         self._show_titles()
         self.refresh_bars()
+
+    def _detail_lines(self, cells: int) -> list[Line]:
+        return detail_lines(self.page, self.ui.now(), cells)
 
     def _show_header(self, now: float) -> None:
         rows = max(1, min(6, self.size.height - 12))
         self._header.show(header_lines(self.page, now, self.size.width, rows))
 
     def _show_titles(self) -> None:
-        loss = self.page.loss
-        notes = {"loss": f"{fmt.loss(loss.ys[-1])} now, {fmt.loss(loss.extent()[0])} best" if len(loss) else ""}
+        notes = {"loss": loss_note(self.page)}
         for pane, view in (("log", self.log_view), ("events", self.events_pane)):
             if view.following or not view.lines:
                 notes[pane] = "following" if view.lines and self._is_live() else ""
@@ -302,3 +304,13 @@ class JobScreen(Front):
     def action_approve(self) -> None:
         """Ask whether to approve the job."""
         self.ui.ask_approve(self.page.row)
+
+
+def loss_note(page: JobPage) -> str:
+    """Say in numbers what the chart shows: the loss now and at best, held-out before and now."""
+    curve, marks = page.loss, page.held_out
+    now = f"{fmt.loss(curve.ys[-1])} now, {fmt.loss(curve.extent()[0])} best" if len(curve) else ""
+    if not len(marks):
+        return now
+    change = " → ".join(fmt.loss(y) for y in (marks.ys[0], marks.ys[-1])[: len(marks)])
+    return f"{now}   {MARK} held-out {change}".strip()

@@ -106,10 +106,13 @@ class JobsScreen(Front):
                 found.append(Key("r", "Run again", "r"))
             if may_approve(row):
                 found.append(Key("a", "Approve", "a"))
-        found.append(Key("/", "Filter", "slash"))
+        if self._model.rows:
+            found.append(Key("/", "Filter", "slash"))
         if self._model.filter:
             found.append(Key("esc", "All jobs", "escape"))
-        return (*found, Key("↑↓", "Move", "down"), HELP, QUIT)
+        if row is not None:
+            found.append(Key("↑↓", "Move", "down"))
+        return (*found, HELP, QUIT)
 
     def refresh_bars(self) -> None:
         """Draw the bars, the line about the job under the cursor, and what stands in for an empty table."""
@@ -173,16 +176,15 @@ class JobsScreen(Front):
 
     async def action_filter(self) -> None:
         """Ask for words to filter by."""
+        from textual.containers import Horizontal
         from textual.widgets import Input
 
         if self._input is None:
-            self._input = Input(
-                self._model.filter, placeholder="name, state, model, tag or owner", id="filter", compact=True
-            )
+            self._input = Input(self._model.filter, placeholder="name, state, model, tag or owner", compact=True)
             self._input.cursor_blink = False  # an idle screen costs nothing
-            await self.mount(self._input, before=self._header)
+            sign = LineBar([(" / ", "key")])
+            await self.mount(Horizontal(sign, self._input, id="filter"), before=self._header)
         self._input.focus()
-        self.call_after_refresh(self.refresh_bars)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter on every key."""
@@ -194,7 +196,6 @@ class JobsScreen(Front):
         self.table.focus()
         if self._input is not None and not self._model.filter:
             await self._close_filter()
-        self.call_after_refresh(self.refresh_bars)
 
     async def action_clear_filter(self) -> None:
         """Show all jobs again."""
@@ -204,10 +205,9 @@ class JobsScreen(Front):
 
     async def _close_filter(self) -> None:
         if self._input is not None:
-            field, self._input = self._input, None
+            self._input = None
             self.table.focus()
-            await field.remove()
-            self.refresh_bars()
+            await self.query("#filter").remove()
 
     def on_key(self, event: events.Key) -> None:
         """Let the cursor move while the filter is typed."""

@@ -191,7 +191,7 @@ class JobTable(Toned, ScrollView, can_focus=True):
         top, height = round(self.scroll_y), max(1, self.rows)
         target = min(max(top, index - height + 1), index)
         if target != top:
-            self.scroll_to(y=target, animate=False)
+            self.scroll_to(y=target, animate=False, force=True)
 
 
 def _index_of(jobs: list[str], job: str, default: int) -> int:

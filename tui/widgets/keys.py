@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from textual import events
-from textual.message import Message
 from textual.strip import Strip
 
 from tui.text import Line, width
@@ -19,19 +18,19 @@ class Key(NamedTuple):
     shown: str
     label: str
     press: str
+    #: Whether room is kept for it on the narrowest screen.
+    always: bool = False
+
+    @property
+    def cells(self) -> int:
+        """How wide it is."""
+        return width(self.shown) + 1 + width(self.label)
 
 
 class KeyBar(Toned):
     """The footer. Keys come in order of use, so that a narrow screen loses the least important ones."""
 
     DEFAULT_CSS = "KeyBar { height: 1; dock: bottom; }"
-
-    class Pressed(Message):
-        """A key was clicked."""
-
-        def __init__(self, key: str) -> None:
-            super().__init__()
-            self.key = key
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,14 +44,15 @@ class KeyBar(Toned):
 
     def fitting(self, cells: int) -> list[tuple[int, int, Key]]:
         """Return the keys that fit into `cells` cells, with their first cell and the one after their last."""
+        kept = sum(key.cells + 2 for key in self._keys if key.always)
         placed: list[tuple[int, int, Key]] = []
         x = 1
         for key in self._keys:
-            end = x + width(key.shown) + 1 + width(key.label)
-            if end > cells:
-                break
-            placed.append((x, end, key))
-            x = end + 2
+            kept -= key.cells + 2 if key.always else 0
+            end = x + key.cells
+            if end + kept <= cells:
+                placed.append((x, end, key))
+                x = end + 2
         return placed
 
     def render_line(self, y: int) -> Strip:
@@ -68,4 +68,5 @@ class KeyBar(Toned):
         """Press the key that was clicked."""
         for start, end, key in self.fitting(self.size.width):
             if start <= event.x < end:
-                self.post_message(self.Pressed(key.press))
+                # From here and not from the screen: a key that its own ancestor posts does not bubble to the app.
+                self.app.simulate_key(key.press)  # pyright: ignore[reportUnknownMemberType]

@@ -95,7 +95,7 @@ class LinesView(Toned, ScrollView, Generic[T], can_focus=True):
             self._drawn.clear()
             before = max(0, before - surplus)
             if not self._follows:
-                self.scroll_to(y=max(0, round(self.scroll_y) - surplus), animate=False)
+                self.scroll_to(y=max(0, round(self.scroll_y) - surplus), animate=False, force=True)
         self._resize_content()
         if not self._follows:
             self._unseen += added
@@ -148,21 +148,21 @@ class LinesView(Toned, ScrollView, Generic[T], can_focus=True):
 
     def action_go(self, rows: int) -> None:
         """Scroll by rows."""
-        self.scroll_to(y=self.scroll_y + rows, animate=False)
+        self.scroll_to(y=self.scroll_y + rows, animate=False, force=True)
 
     def action_page(self, pages: int) -> None:
         """Scroll by screens."""
-        self.scroll_to(y=self.scroll_y + pages * max(1, self.rows - 1), animate=False)
+        self.scroll_to(y=self.scroll_y + pages * max(1, self.rows - 1), animate=False, force=True)
 
     def action_top(self) -> None:
         """Scroll to the first line."""
-        self.scroll_to(y=0, animate=False)
+        self.scroll_to(y=0, animate=False, force=True)
 
     def action_follow(self, follow: bool) -> None:
         """Go to the end and stay there, or stay here."""
         self._set_following(follow)
         if follow:
-            self.scroll_to(y=self.max_scroll_y, animate=False)
+            self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
 
     def action_toggle_follow(self) -> None:
         """Follow, or stop following."""
@@ -179,7 +179,7 @@ class LinesView(Toned, ScrollView, Generic[T], can_focus=True):
     def _resize_content(self) -> None:
         self.virtual_size = Size(self.cells, len(self._lines))
         if self._follows:
-            self.scroll_to(y=self.max_scroll_y, animate=False)
+            self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
 
     def _at_end(self) -> bool:
         return round(self.scroll_y) >= self.max_scroll_y

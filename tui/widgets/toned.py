@@ -30,7 +30,9 @@ class Toned(Widget):
         styles = self._tones
         style = styles.get((tone, row))
         if style is None:
-            style = self.get_component_rich_style(f"tone--{tone}")
+            # What is faint on the plain background is hard to read on the cursor's.
+            shown = "text" if row and tone == "dim" else tone
+            style = self.get_component_rich_style(f"tone--{shown}")
             if row:
                 base = self.get_component_rich_style(f"row--{row}")
                 style += Style(bgcolor=base.bgcolor, bold=base.bold or style.bold)
