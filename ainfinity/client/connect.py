@@ -77,7 +77,12 @@ class Session:
             raise
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        answer = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return answer.result()
+        except KeyboardInterrupt:
+            answer.cancel()
+            raise
 
     def launch(self, job_file: str | Path, *overrides: str, key: str = "") -> JobRow:
         """Launch a job file or ready recipe with `key=value` overrides. The same `key` twice is one job."""
@@ -121,7 +126,9 @@ class Session:
         return self._run(self.client.pull(job, what, str(folder)))
 
     def close(self) -> None:
-        """Let go of the database. Jobs go on."""
+        """Let go of the database. Jobs go on. Closing again does nothing."""
+        if self._loop.is_closed():
+            return
         self._run(self.client.close())
         self._stop()
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -226,9 +227,10 @@ class LocalClient:
 
 def start_worker(settings: Settings, *, until_idle: bool = True) -> int:
     """Start a worker that outlives this process and its terminal, and return its pid."""
+    # All of them, for a script may have given others than its environment has.
+    ours = {f"AINFINITY_{one.name.upper()}": str(getattr(settings, one.name)) for one in fields(settings)}
     environment = os.environ | {
-        "AINFINITY_DATA_DIR": str(settings.data_dir),
-        "AINFINITY_CONFIG_DIR": str(settings.config_dir),
+        **ours,
         # The folder that a person happens to be in must not shadow the worker's modules.
         "PYTHONSAFEPATH": "1",
     }
