@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ainfinity.cli.output import harmless
 from ainfinity.core.config import load_settings
 from ainfinity.core.constants import EXIT_INTERRUPTED, EXIT_OK, EXIT_OTHER, EXIT_REFUSED
 from ainfinity.core.exceptions import AinfinityError
@@ -166,7 +167,7 @@ def say(text: str) -> None:
 
 
 def _short(text: str) -> str:
-    flat = " ".join(text.split())
+    flat = harmless(" ".join(text.split()))
     return flat if len(flat) <= 160 else f"{flat[:159]}…"
 
 
