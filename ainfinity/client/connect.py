@@ -133,6 +133,8 @@ class Session:
         self._stop()
 
     def _stop(self) -> None:
+        self._run(self._loop.shutdown_asyncgens())
+        self._run(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
