@@ -247,5 +247,9 @@ def _verdict(
 
 #: Failures that a new attempt of the same job would only repeat.
 NOT_RETRIED = frozenset(
-    {"bad_recipe", "data_invalid", "all_masked", "template_unmaskable", "model_not_found", "deadline"}
-)
+    {
+        "bad_recipe", "data_invalid", "all_masked", "template_unmaskable", "model_not_found", "deadline", "diverged",
+        "compiler_missing", "build_failed", "not_writable", "checkpoint_missing", "checkpoint_mismatch",
+        "checkpoints_of_another_job",
+    }
+)  # fmt: skip
