@@ -43,7 +43,7 @@ def told(bench: Bench) -> list[tuple[str, str]]:
     return [(line["job"], line["event"]) for line in lines]
 
 
-# --- going idle -------------------------------------------------------------------------------------------------------
+# --- going idle ------------------------------------------------------------
 
 
 def submit_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
@@ -176,7 +176,7 @@ def test_a_worker_does_not_go_while_a_notice_is_owed(bench: Bench) -> None:
     assert json.loads(out.read_text())["event"] == "job.cancelled"
 
 
-# --- notices ----------------------------------------------------------------------------------------------------------
+# --- notices ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", ["outbox:told", "outbox:settled"])
