@@ -28,7 +28,7 @@ from ainfinity.domain.observation import Observation, Phase
 #: How many step lines a machine writes over its life.
 STEPS = 4
 
-#: The lag's share that an effect may come after its call, and the list after the effect, and by which a list may be old.
+#: The shares of the lag by which an effect may follow its call, the list may follow the effect, and a list may be old.
 LATE = 0.4
 STALE = 0.2
 
@@ -140,6 +140,8 @@ class World:
     script: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict[str, "list[str]"](list))
     #: Until when no call gets an answer.
     outage: float = 0.0
+    #: The name that the last list left out.
+    hidden: str = ""
 
     @property
     def launches(self) -> dict[str, int]:
@@ -194,7 +196,8 @@ class WorldFile:
         if not self.path.exists():
             return World()
         raw: dict[str, Any] = json.loads(self.path.read_text())
-        world = World(released=set(raw["released"]), calls=Counter(raw["calls"]), outage=raw["outage"])
+        world = World(released=set(raw["released"]), calls=Counter(raw["calls"]))
+        world.outage, world.hidden = raw["outage"], raw["hidden"]
         world.script.update(raw["script"])
         world.machines = {name: [_machine(one) for one in copies] for name, copies in raw["machines"].items()}
         return world
@@ -237,12 +240,17 @@ class FakeCompute:
     def observe_all(self) -> Mapping[str, Observation]:
         """List the machines, perhaps as of a while ago and perhaps without one of them."""
         with self._call("observe_all") as world:
+            hidden = world.hidden
             at = self._clock.now()
             if self._meets(world, "observe_all", "stale"):
                 at -= self._random.uniform(0.0, STALE * self.lag)
             found = {name: seen for name in world.machines if (seen := self._observe(world, name, at))}
-            if found and self._meets(world, "observe_all", "missing"):
-                del found[self._random.choice(sorted(found))]
+            world.hidden = ""
+            # Never the same one twice in a row: that would be no flicker, but a lag beyond the one that is promised.
+            names = sorted(found.keys() - {hidden})
+            if names and self._meets(world, "observe_all", "missing"):
+                world.hidden = self._random.choice(names)
+                del found[world.hidden]
             return found
 
     def launch(self, request: LaunchRequest) -> str:
@@ -322,10 +330,14 @@ class FakeCompute:
         seen = [one for machine in world.machines[name] if (one := machine.observe(at))]
         return next((one for one in seen if one.machine), seen[-1] if seen else None)
 
+    def _delay(self, draw: random.Random) -> float:
+        """Draw how late something comes; the latest possible is as likely as all else, since faults hide there."""
+        return LATE * self.lag * draw.choice((draw.random(), 1.0))
+
     def _draw(self, request: LaunchRequest, copy: int) -> Machine:
         """Draw a machine's life. All that comes late comes within the lag of the call."""
         weather, draw = self.weather, random.Random(f"{self._seed}/{request.name}/{copy}")  # noqa: S311
-        begins = self._clock.now() + (draw.uniform(0.0, LATE * self.lag) if draw.random() < weather.late else 0.0)
+        begins = self._clock.now() + (self._delay(draw) if draw.random() < weather.late else 0.0)
         runs = begins + draw.uniform(*weather.setup)
         seconds = draw.uniform(*weather.run)
         fates = ("failed", weather.fail), ("preempted", weather.preempted), ("vanished", weather.vanish)
@@ -344,13 +356,13 @@ class FakeCompute:
             copy=copy,
             slots=request.slots,
             begins=begins,
-            listed=begins + draw.uniform(0.0, LATE * self.lag),
+            listed=begins + self._delay(draw),
             runs=runs,
             ends=ends,
             end=end,
             recovery=middle if recovers else None,
             lingers=end in ("finished", "failed") and draw.random() < weather.linger,
-            forgotten=draw.uniform(0.0, LATE * self.lag) if draw.random() < weather.forgotten else None,
+            forgotten=self._delay(draw) if draw.random() < weather.forgotten else None,
             stops_left=draw.randint(2, 3) if draw.random() < weather.stubborn else 1,
             stop_seconds=draw.uniform(*weather.stop),
             resume_step=request.resume_step,

@@ -84,8 +84,12 @@ class Fence:
         Errors:
             LeaseLost: the lease expired, for example because this process was paused, or another worker has it.
         """
-        now = self.store.clock.now()
-        if now >= self.expires_at:
-            raise LeaseLost("The lease ran out before the call could be made.")
-        if self.expires_at - now < self.ttl - self.renew_after:
+        left = self._left()
+        if 0 < left < self.ttl - self.renew_after:
             self.renew()
+            left = self._left()  # a renewal can take as long as the database is locked
+        if left <= 0:
+            raise LeaseLost("The lease ran out before the call could be made.")
+
+    def _left(self) -> float:
+        return self.expires_at - self.store.clock.now()

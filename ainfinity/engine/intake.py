@@ -46,7 +46,7 @@ class IntakeWriter:
                 self.probe("ingest:read")
                 self._write([(by_name[name], lines) for name, lines in fresh.items()])
                 self.probe("ingest:recorded")
-            wanted = {name: fresh[name].offset for name in ended & fresh.keys()}
+            wanted = {name: fresh[name].offset for name in sorted(ended & fresh.keys())}
         return set(wanted) | (early & ended)
 
     def _write(self, taken: list[tuple[LiveJob, Lines]]) -> None:

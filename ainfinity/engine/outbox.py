@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ainfinity.core.exceptions import AinfinityError
+from ainfinity.core.exceptions import AinfinityError, LeaseLost
 from ainfinity.engine.fence import Fence
 from ainfinity.store import events, jobs, outbox
 
@@ -133,7 +133,10 @@ class Outbox:
     def _tell(self, notifier: Notifier, notice: Mapping[str, Any]) -> str:
         try:
             if not notifier.told(notice):
+                self.fence.must_hold()  # no transaction fences what is told; a late owner must not say it again
                 notifier.tell(notice)
+        except LeaseLost:
+            raise
         except (OSError, AinfinityError, subprocess.SubprocessError) as error:
             _log.warning("notice %s was not told: %s", notice["id"], error)
             return str(error)[:500] or type(error).__name__

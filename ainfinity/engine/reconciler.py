@@ -94,6 +94,8 @@ class Reconciler:
     def _reconcile(self, name: str, compute: Compute) -> None:
         sighting = self._sightings[name]
         mine = self._jobs_of(name)
+        # An answer is as old as its question. Were absence counted up to now, a slow round would pass for a long one.
+        asked = self.clock.now()
         try:
             found = compute.observe_all()
             self.probe("observe:seen")
@@ -104,8 +106,8 @@ class Reconciler:
         if self._regain_contact(mine) or self.intake.wrote:
             self._refresh()
             mine = self._jobs_of(name)
-        self._remember_absent(sighting, mine, found)
-        decided = self._decide_all(compute, sighting, mine, found, undrained)
+        self._remember_absent(sighting, mine, found, asked)
+        decided = self._decide_all(compute, sighting, mine, found, undrained, asked)
         recorded = self.recorder.record(decided, name)
         if decided:
             self.probe("observe:recorded")
@@ -119,8 +121,8 @@ class Reconciler:
         mine: list[LiveJob],
         found: Mapping[str, Observation],
         undrained: set[str],
+        now: float,
     ) -> list[tuple[LiveJob, Decision]]:
-        now = self.clock.now()
         admitted = self._admit(compute, mine)
         decided: list[tuple[LiveJob, Decision]] = []
         for job in mine:
@@ -160,7 +162,7 @@ class Reconciler:
         key = (int(policy.get("retries", 0)), policy.get("on_lost", "resume") == "resume", lag)
         if key not in self._rules:
             # A backend without lag knows at once what is there; elsewhere "not found" needs the grace to be believed.
-            grace = self.settings.grace if lag else 0.0
+            grace = max(self.settings.grace, lag) if lag else 0.0
             self._rules[key] = Rules(grace=grace, retries=key[0], resume_lost=key[1])
         return self._rules[key]
 
@@ -173,8 +175,9 @@ class Reconciler:
             return None
         return self.verifier(compute, attempt.name, exported_files(job.job.result.get("finished", {})))
 
-    def _remember_absent(self, sighting: _Sighting, mine: list[LiveJob], found: Mapping[str, Observation]) -> None:
-        now = self.clock.now()
+    def _remember_absent(
+        self, sighting: _Sighting, mine: list[LiveJob], found: Mapping[str, Observation], now: float
+    ) -> None:
         names = {job.live_attempt.name for job in mine if job.live_attempt is not None}
         absent = names - found.keys()
         sighting.absent_since = {name: sighting.absent_since.get(name, now) for name in absent}
@@ -219,7 +222,7 @@ class Reconciler:
         self._refresh()
         owned = {job.live_attempt.name for job in self.view.jobs.values() if job.live_attempt is not None}
         strangers = {name for name in found if name not in owned and name.startswith(self._ours())}
-        for name in strangers:
+        for name in sorted(strangers):
             if not found[name].machine:
                 self.caller.release(compute, name)
             elif name in sighting.strangers:
