@@ -23,7 +23,7 @@ from ainfinity.core.config import Settings, load_settings
 from ainfinity.core.constants import EXIT_OK, EXIT_UNREACHABLE
 from ainfinity.core.exceptions import AinfinityError, DatabaseLocked, DatabaseNewer, FolderUnwritable, LeaseLost
 from ainfinity.core.logging import configure_logging
-from ainfinity.core.secrets import open_secrets
+from ainfinity.core.secrets import SecretStore, open_secrets
 from ainfinity.engine.fence import Fence
 from ainfinity.engine.launch import SecretSource
 from ainfinity.engine.outbox import CommandNotifier, FileNotifier, Notifier, Outbox
@@ -156,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings()
         configure_logging(settings.log_level, file=settings.data_dir / "worker.log")
+        SecretStore(settings.config_dir).learn_all()  # attempts run that an earlier worker gave its secrets
         store = open_store(settings)
         worker = Worker(
             store, settings, {"local": LocalCompute(settings)}, secret_source(settings), notifiers(settings)

@@ -38,9 +38,14 @@ def _open(settings: Settings, start_workers: bool) -> Client:
             "AINFINITY_SERVER is set, and this version has no server yet.", hint="Unset it to work on this machine."
         )
     from ainfinity.client.local import LocalClient
+    from ainfinity.core.redact import learn_environment
+    from ainfinity.core.secrets import SecretStore
     from ainfinity.schema.actor import local_actor
     from ainfinity.store.store import open_store
 
+    # What this process must neither store nor show, whichever front it is.
+    learn_environment()
+    SecretStore(settings.config_dir).learn_all()
     return LocalClient(open_store(settings), settings, local_actor(), start_workers=start_workers)
 
 

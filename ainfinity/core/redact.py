@@ -6,11 +6,13 @@ Two nets: what a secret looks like (published token formats, URL userinfo), and 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Final
+from urllib.parse import quote
 
 HIDDEN: Final = "[hidden]"
 #: Shorter values are words, and hiding them would garble the text without protecting anything.
@@ -48,12 +50,18 @@ def learn(values: Iterable[str]) -> None:
     global _known_pattern
     with _lock:
         # Of a multi-line secret each line is hidden, because text reaches the redactor line by line.
-        fresh = {line.strip() for value in values for line in (value, *value.splitlines())}
-        fresh = {line for line in fresh if len(line) >= MIN_LENGTH} - _known
+        lines = {line.strip() for value in values for line in (value, *value.splitlines())}
+        fresh = {form for line in lines if len(line) >= MIN_LENGTH for form in _forms(line)} - _known
         if fresh:
             _known.update(fresh)
             longest_first = sorted(_known, key=len, reverse=True)
             _known_pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+
+def _forms(text: str) -> set[str]:
+    """A value as it is, and as it stands in JSON, in Python's repr and in a URL."""
+    quoted = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]}
+    return {text, quote(text, safe=""), quote(text)} | quoted
 
 
 def learn_environment(environment: Mapping[str, str] | None = None) -> None:

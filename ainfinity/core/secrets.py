@@ -12,7 +12,7 @@ import os
 import re
 import secrets as random_names
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -143,8 +143,12 @@ class SecretStore:
             self._write(entries)
 
     def learn_all(self) -> None:
-        """Have the redactor hide every value that can be read from the file; none is asked of the keyring."""
-        learn(value for value in self._read().values() if value)
+        """Have the redactor hide every value that can be read from the file; none is asked of the keyring.
+
+        A file that cannot be read is no error here: whoever needs a secret of it is told.
+        """
+        with suppress(InvalidFile, Unreachable):
+            learn(value for value in self._read().values() if value)
 
     def _read(self) -> dict[str, str | None]:
         try:

@@ -60,7 +60,9 @@ class Resources(_Frozen):
     memory: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)?[+x]?$", description="GiB a node, as `32+`.")
     disk_size: int | None = Field(default=None, ge=10, le=65536, description="Disk in GiB.")
     image: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$", description="Container image, as `docker:name:tag`."
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]*(@sha256:[0-9a-f]{64})?$",
+        description="Container image, as `docker:name:tag`.",
     )
     spot: bool = Field(default=False, description="Whether a preemptible machine will do.")
     python: str | None = Field(

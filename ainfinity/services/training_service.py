@@ -10,12 +10,13 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from ainfinity.core.exceptions import ApprovalNeeded, KeyReused, NameTaken, NotFound, PlanChanged, WrongState
+from ainfinity.core.redact import redact
 from ainfinity.core.utils import make_folder
 from ainfinity.schema.actor import Actor, Role
 from ainfinity.schema.document import Document
 from ainfinity.schema.event import Event, EventType
 from ainfinity.schema.plan import Plan, digest
-from ainfinity.schema.problems import validate
+from ainfinity.schema.problems import refuse_secrets, validate
 from ainfinity.schema.states import ATTEMPT_LIVE, JOB_LIVE, JobState
 from ainfinity.schema.training_job import JobSpec
 from ainfinity.schema.views import JobDetail, JobQuery, JobRow, PlanView
@@ -54,7 +55,8 @@ class TrainingService:
         self.jobs_dir = jobs_dir
 
     def plan(self, spec: JobSpec) -> PlanView:
-        """Validate and plan without storing anything. Errors: DataInvalid, NotSupported."""
+        """Validate and plan without storing anything. Errors: DataInvalid, InvalidSpec, NotSupported."""
+        refuse_secrets(Document(spec.as_json()))
         plan, findings = planning.make_plan(spec, self.backends)
         return planning.view(plan, spec, findings)
 
@@ -70,9 +72,11 @@ class TrainingService:
         """Store a job and queue it, or ask for its approval. The same `key` twice is one job.
 
         Errors:
-            KeyReused, NameTaken, PlanChanged, DataInvalid, NotSupported, NotAllowed; NotFound for a secret.
+            KeyReused, NameTaken, PlanChanged, DataInvalid, NotSupported, NotAllowed; NotFound for a secret;
+            InvalidSpec for one that holds the value of a secret.
         """
         actor.must_be(Role.LAUNCHER, "launch jobs")
+        refuse_secrets(Document(spec.as_json()))  # whatever front made it, and whether or not it read a file
         key_sha256 = digest([spec.as_json(), actor.name])
         with self.store.read() as connection:
             known = self._same_key(connection, key, key_sha256)
@@ -310,6 +314,7 @@ class TrainingService:
     def reject_job(self, job: str, actor: Actor, reason: str) -> JobRow:
         """Reject a job that waits for approval. Errors: WrongState."""
         actor.must_be(Role.APPROVER, "reject jobs")
+        reason = redact(reason)
         with self.store.write() as connection:
             job_id = jobs.resolve(connection, job)
             self._must_await(jobs.get(connection, job_id))
