@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -15,7 +16,7 @@ import ainfinity
 from ainfinity.client.connect import Session
 from ainfinity.core.exceptions import InvalidSpec, NotFound, NotSupported
 from ainfinity.schema.states import JobState
-from tests.engine.workshop import Workshop, shop_settings
+from tests.engine.workshop import Workshop, shop_settings, wait_for
 from tests.services.conftest import template
 from tests.services.workplace import copy_database
 
@@ -58,7 +59,8 @@ def test_a_script_from_launch_to_the_files(shop: Workshop) -> None:
         assert len(list(session.logs("first", tail=2))) == 2
         (weights,) = session.pull("first", "adapter", shop.root / "out")
         assert Path(weights).read_bytes() == b"weights"
-    assert '"event": "job.succeeded"' in (shop.settings.data_dir / "notices.jsonl").read_text()
+    notices = shop.settings.data_dir / "notices.jsonl"
+    wait_for(lambda: notices.exists() and '"event": "job.succeeded"' in notices.read_text(), "the notice")
 
 
 def test_cancel_and_retry(shop: Workshop) -> None:
@@ -134,6 +136,7 @@ def test_a_session_that_cannot_open_leaves_no_thread(shop: Workshop, monkeypatch
 
 def test_many_sessions_leave_no_files_open(shop: Workshop) -> None:
     def count() -> int:
+        gc.collect()  # what other tests left is none of this one's
         return len(os.listdir("/dev/fd"))
 
     with Session(shop.settings):
