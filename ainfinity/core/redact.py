@@ -28,7 +28,11 @@ _LOOKS: Final[tuple[tuple[str, str], ...]] = (
     ("a GitLab token", r"\bglpat-[A-Za-z0-9_-]{16,}"),
     ("a Google key", r"\bAIza[A-Za-z0-9_-]{30,}"),
     ("a bearer token", r"(?<=[Bb]earer )[A-Za-z0-9._~+/-]{16,}=*"),
-    ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----)?"),
+    # Up to the next BEGIN only: a text full of them would else be searched to its end from each.
+    (
+        "a private key",
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:(?:[^-]|-(?!----BEGIN ))*?-----END [A-Z ]{0,40}PRIVATE KEY-----)?",
+    ),
     # A lone user name before the @ is a password only for http; ssh://git@host is an everyday address.
     (
         "a password in a URL",
