@@ -9,7 +9,15 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from ainfinity.core.exceptions import ApprovalNeeded, KeyReused, NameTaken, NotFound, PlanChanged, WrongState
+from ainfinity.core.exceptions import (
+    ApprovalNeeded,
+    FolderUnwritable,
+    KeyReused,
+    NameTaken,
+    NotFound,
+    PlanChanged,
+    WrongState,
+)
 from ainfinity.core.redact import redact
 from ainfinity.core.utils import make_folder
 from ainfinity.schema.actor import Actor, Role
@@ -180,7 +188,12 @@ class TrainingService:
         diff = origin.pop("diff", "")
         if diff and self.jobs_dir is not None:
             path = make_folder(self.jobs_dir / job_id) / "source.diff"
-            path.write_text(diff, encoding="utf-8")
+            try:
+                path.write_text(diff, encoding="utf-8", errors="backslashreplace")
+            except OSError as error:
+                raise FolderUnwritable(
+                    f"{path} cannot be written: {error.strerror}.", hint="Free some room, or set AINFINITY_DATA_DIR."
+                ) from None
             origin["diff_file"] = str(path)
         return origin
 

@@ -70,6 +70,8 @@ def test_a_damaged_export_fails_the_job(shop: Workshop, harm: str) -> None:
          "out_of_memory"),
         ("say('finished', step=1)", "export_invalid"),
         ("say('finished', step=1, output=str(output), files=[])", "export_invalid"),
+        ("say('finished', step=1, output='x' * 5000, files=[{'path': chr(0), 'size': 'big', 'sha256': 7}])",
+         "export_invalid"),
         ("say('finished', step=1, output='/etc', files=[{'path': 'passwd', 'size': 1, 'sha256': ''}])",
          "export_invalid"),
         ("train()\nfinish()\nsys.exit(1)", "exit_code"),

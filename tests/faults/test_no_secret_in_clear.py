@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -159,18 +160,40 @@ def test_a_trainer_that_prints_every_secret(planted: Workshop) -> None:
     assert len(warnings) == 2 * (len(ENVIRONMENT) + len(STORED))
 
 
-def test_control_without_the_redactor_the_log_would_hold_them(
+async def test_uncommitted_changes_are_kept_without_their_secrets(
     planted: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What stands between the trainer and the log is what keeps it clean, and the search finds what it should."""
-    shop = planted
-    name = shop.scripted("plain", "write(os.environ['WANDB_API_KEY'] + chr(10))\n").name
-    assert leaks(os.environ["WANDB_API_KEY"], EVERY.values())
-    assert leaks(json.dumps(STORED["ODD_SECRET"]), EVERY.values())
+    from ainfinity.client.connect import open_client
+    from ainfinity.core.config import load_settings
+
+    folder = planted.root / "checkout"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"]
+    (folder / "train.py").write_text("token = ''\n")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *command], check=True, cwd=folder)
+    (folder / "train.py").write_text("".join(f"token = {value!r}\n" for value in EVERY.values()))
+    client = await open_client(load_settings(), start_workers=False)
+    row = await client.submit(planted.spec(), "key")
+    origin = (await client.get_job(row.id)).provenance
+    await client.close()
+    diff = Path(origin["diff_file"]).read_text()
+    assert origin["dirty"] is True
+    assert diff.count(f"token = '{HIDDEN}'") >= len(EVERY) - 1  # the private key stands on one line of its own kind
+    assert leaks(diff + repr(origin), EVERY.values()) == []
+    check_files(planted, EVERY.values())
+
+
+def test_control_the_search_finds_what_it_should(planted: Workshop) -> None:
+    for name, value in EVERY.items():
+        assert leaks(f"{name}={value}", EVERY.values())
+        assert leaks(json.dumps({name: value}), EVERY.values())
     assert leaks(b"..canarylinetwo0002..", EVERY.values())
-    (shop.settings.data_dir / "planted.txt").write_text(f"{name} {STORED['MY_SECRET']}")
+    check_files(planted, EVERY.values())
+    (planted.settings.data_dir / "planted.txt").write_text(STORED["MY_SECRET"])
     with pytest.raises(AssertionError):
-        check_files(shop, EVERY.values())
+        check_files(planted, EVERY.values())
 
 
 @pytest.mark.parametrize("value", [*EVERY.values()], ids=[*EVERY])
