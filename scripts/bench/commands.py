@@ -68,7 +68,9 @@ def measure(folder: Path, rounds: int = 15, jobs: int = 10_000) -> list[Figure]:
 
 def environment(data: Path, python_path: Path) -> dict[str, str]:
     """The environment of a measured process: this one's, without settings of ours, with stores of its own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AINFINITY_")}
+    # Compiled modules are written, as where people work: compiling ours anew each time is nobody's start.
+    dropped = ("AINFINITY_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return kept | {
         "AINFINITY_DATA_DIR": str(data),
         "AINFINITY_CONFIG_DIR": str(data / "config"),
