@@ -9,6 +9,8 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help demo setup test check e2e bench sim screenshots format pins clean distclean
 
 PY := .venv/bin/python
+# With it every process that a test starts would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Where set-up built DeepSpeed's helper; tests that start the trainer themselves find it too.
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/.venv/torch_extensions
 # How often the crash tests kill a worker, and how many simulated schedules `make sim` plays from which seed.
