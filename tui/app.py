@@ -10,35 +10,30 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from textual import on
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.reactive import Reactive
 from textual.theme import Theme
 
 from ainfinity.core.clock import Clock, SystemClock
 from ainfinity.schema.views import JobRow, WorkerStatus
 from tui import messages
-from tui.link import Link, OpenClient, explain
-from tui.looks import look_of
+from tui.explain import explain
+from tui.looks import look_of, may_approve, may_cancel, may_retry
 from tui.model import Change, JobsModel
-from tui.page import JobPage
-from tui.questions import (
-    Question,
-    approve_question,
-    cancel_question,
-    may_approve,
-    may_cancel,
-    may_retry,
-    quit_words,
-    retry_question,
-)
 from tui.screens.front import Front
 from tui.screens.jobs import JobsScreen
 from tui.text import clean
 
 if TYPE_CHECKING:
     from ainfinity.client.port import Client
+    from tui.link import Link
+    from tui.questions import Question
     from tui.screens.job import JobScreen
 
+OpenClient = Callable[[], Awaitable["Client"]]
 FirstPaint = Callable[[], list[JobRow]]
 
+#: Seconds that the first frames have for themselves before the client is opened; opening it loads the CPU.
+SETTLING: Final = 0.03
 #: Seconds for which the answer to a command is shown.
 SAID_FOR: Final = 6.0
 THEME: Final = Theme(
@@ -71,6 +66,9 @@ class AinfinityApp(App[None]):
         ("w", "start_worker", "Start the worker"),
     ]
 
+    #: The name of the theme.
+    theme: Reactive[str] = Reactive(os.environ.get("TEXTUAL_THEME", THEME.name))
+
     def __init__(
         self,
         open_client: OpenClient,
@@ -81,9 +79,6 @@ class AinfinityApp(App[None]):
         clock: Clock | None = None,
     ) -> None:
         super().__init__()
-        self.register_theme(THEME)
-        if "TEXTUAL_THEME" not in os.environ:
-            self.theme = THEME.name
         self.read_only = read_only
         self.client: Client | None = None
         #: Whether the service itself has listed the jobs; until then rows are those of the first paint.
@@ -91,11 +86,17 @@ class AinfinityApp(App[None]):
         self.worker: WorkerStatus | None = None
         self.troubles: dict[str, str] = {}
         self._clock = clock or SystemClock()
-        self._link = Link(open_client, self.post_message)
+        self._open_client = open_client
+        self._link: Link | None = None
         self._wanted = job
         self._said = ("", "text")
         self._said_until = 0.0
         self.model = JobsModel(self._first_rows(first_paint))
+
+    @property
+    def available_themes(self) -> dict[str, Theme]:
+        """All themes. Ours is known from the start: setting it later would work out every style twice."""
+        return {THEME.name: THEME, **super().available_themes}
 
     def now(self) -> float:
         """Unix seconds, by the clock that all screens use."""
@@ -115,22 +116,27 @@ class AinfinityApp(App[None]):
     def on_mount(self) -> None:
         """Open the wished job, then, after the first paint, the client."""
         self._open_wanted()
-        self.call_after_refresh(self._start)
+        self.set_timer(SETTLING, self._start)
         self.set_interval(1.0, self._tick)
 
     def _start(self) -> None:
+        from tui.link import Link
+
+        self._link = Link(self._open_client, self.post_message)
         self.run_worker(self._link.run(), group="feed")
 
     async def on_unmount(self) -> None:
         """Let go of the client. Jobs go on."""
-        await self._link.close()
+        if self._link is not None:
+            await self._link.close()
 
     # What workers tell.
 
     @on(messages.Opened)
     def _opened(self, message: messages.Opened) -> None:
         self.client = message.client
-        self.run_worker(self._link.watch_worker(), group="worker")
+        if self._link is not None:
+            self.run_worker(self._link.watch_worker(), group="worker")
         if (page := self._job_screen()) is not None:
             page.connect(message.client)
 
@@ -232,6 +238,7 @@ class AinfinityApp(App[None]):
 
     def open_job(self, job: str, *, log: bool = False) -> None:
         """Show the page of a job."""
+        from tui.page import JobPage
         from tui.screens.job import JobScreen
 
         self.push_screen(JobScreen(job, JobPage(self.model.rows.get(job)), log=log))
@@ -261,6 +268,8 @@ class AinfinityApp(App[None]):
         if not may_cancel(row):
             self.say(f"{clean(row.name)} is {look_of(row.state).label} already: there is nothing to cancel.", "warn")
             return
+        from tui.questions import cancel_question
+
         self._ask(cancel_question(row), row, lambda client: client.cancel(row.id), "is being cancelled.")
 
     def ask_retry(self, row: JobRow | None) -> None:
@@ -271,12 +280,16 @@ class AinfinityApp(App[None]):
             state = look_of(row.state).label
             self.say(f"{clean(row.name)} is {state}: only a failed or cancelled job runs again.", "warn")
             return
+        from tui.questions import retry_question
+
         self._ask(retry_question(row), row, lambda client: client.retry(row.id), "is queued again.")
 
     def ask_approve(self, row: JobRow | None) -> None:
         """Ask whether to approve a job's plan, and do it."""
         if row is None or not may_approve(row):
             return
+        from tui.questions import approve_question
+
         self._ask(approve_question(row), row, lambda client: client.approve(row.id), "is approved.")
 
     def _ask(self, question: Question, row: JobRow, call: Callable[[Client], Awaitable[JobRow]], done: str) -> None:
@@ -316,12 +329,12 @@ class AinfinityApp(App[None]):
 
     def action_reread(self) -> None:
         """Read all jobs again."""
-        if self.client is not None:
-            self.run_worker(self._reread(), group="reread", exclusive=True)
+        if self._link is not None and self.client is not None:
+            self.run_worker(self._reread(self._link), group="reread", exclusive=True)
 
-    async def _reread(self) -> None:
+    async def _reread(self, link: Link) -> None:
         try:
-            await self._link.relist()
+            await link.relist()
         except Exception as error:  # noqa: BLE001  # told to whoever asked
             self.post_message(messages.Declined(explain(error)))
 
@@ -334,6 +347,8 @@ class AinfinityApp(App[None]):
 
     def action_leave(self) -> None:
         """Quit, and say what goes on."""
+        from tui.questions import quit_words
+
         self.exit(message=quit_words(self.model.live) or None)
 
 

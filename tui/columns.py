@@ -78,7 +78,7 @@ def header_line(columns: list[Column]) -> Line:
         title = _TITLES[column.name]
         if column.name == "percent" and "bar" not in names:
             title = "DONE"
-        line += [(fit(title, column.width, right=column.name in _RIGHT), "dim"), (" ", "dim")]
+        line.append((fit(title, column.width, right=column.name in _RIGHT) + " ", "dim"))
     return line
 
 
@@ -88,13 +88,20 @@ def row_line(row: JobRow, columns: list[Column], now: float) -> Line:
     if row.state == JobState.FAILED and row.error_code:
         columns = _merge_progress(columns)
     for column in columns:
-        line += [*_cell(row, column, now), (" ", "text")]
+        *before, (text, tone) = _cell(row, column, now)
+        # The blank after a cell is drawn with it: half as many runs to style and to send.
+        line += [*before, (text + " ", tone)]
     return line
 
 
 def short_model(model: str) -> str:
     """Return a model's name without the folder or owner before it."""
     return clean(model.rstrip("/").rpartition("/")[2])
+
+
+def where(row: JobRow) -> str:
+    """Return where a job runs, and on what."""
+    return " ".join(clean(part) for part in (row.infra, row.gpus) if part)
 
 
 def remaining(row: JobRow, now: float) -> float | None:

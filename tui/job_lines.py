@@ -7,7 +7,7 @@ from typing import Any, Final
 from ainfinity.schema.states import JobState
 from ainfinity.schema.views import AttemptRow, JobRow
 from tui import format as fmt
-from tui.columns import remaining, short_model
+from tui.columns import remaining, short_model, where
 from tui.looks import is_live, look_of, row_look
 from tui.narrate import mapping, text_of
 from tui.page import JobPage
@@ -35,11 +35,6 @@ def title_line(page: JobPage, cells: int) -> Line:
         if text and line_width(line) + width(text) + 4 <= cells:
             line += [("  · ", "dim"), (text, "dim")]
     return line
-
-
-def where(row: JobRow) -> str:
-    """Return where a job runs, and on what."""
-    return " ".join(clean(part) for part in (row.infra, row.gpus) if part)
 
 
 def header_lines(page: JobPage, now: float, cells: int, rows: int) -> list[Line]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from textual.message import Message
 
-from ainfinity.core.exceptions import AinfinityError, NotFound
+from ainfinity.core.exceptions import NotFound
+from tui.explain import explain
 from tui.messages import Detailed, Fed, Gone, Happened, Listed, Logged, Measured, Opened, Trouble, WorkerSeen
 from tui.page import LOSS
-from tui.text import clean
 
 if TYPE_CHECKING:
     from ainfinity.client.port import Client
@@ -24,7 +24,7 @@ Post = Callable[[Message], object]
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 10.0
 #: Seconds between two looks at the worker.
-WORKER_PERIOD: Final = 3.0
+WORKER_PERIOD: Final = 5.0
 #: The least time between two readings of a stream: a frame. What comes meanwhile comes together.
 FRAME: Final = 1 / 60
 #: The least time between two readings of a job's page.
@@ -32,13 +32,6 @@ READ_PERIOD: Final = 0.1
 #: How many of its last lines a log begins with.
 LOG_TAIL: Final = 2000
 _EVENT_PAGE: Final = 1000
-
-
-def explain(error: Exception) -> str:
-    """Return an error as one line for people: what is wrong and what to do next."""
-    if isinstance(error, AinfinityError):
-        return clean(str(error))
-    return clean(f"{type(error).__name__}: {error}".rstrip(": "))
 
 
 async def persist(source: str, post: Post, attempt: Callable[[], Awaitable[None]], prefix: str = "") -> None:

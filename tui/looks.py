@@ -54,3 +54,21 @@ def row_look(row: JobRow) -> Look:
 def is_live(state: str) -> bool:
     """Whether a job in this state is not over; an unknown state is not known to be over."""
     return state in JOB_LIVE or state not in LOOKS
+
+
+_RETRIED = frozenset({JobState.FAILED, JobState.CANCELLED})
+
+
+def may_cancel(row: JobRow | None) -> bool:
+    """Whether cancelling makes sense."""
+    return row is not None and row.state in JOB_LIVE and row.state != JobState.CANCELLING
+
+
+def may_retry(row: JobRow | None) -> bool:
+    """Whether a job can be queued again."""
+    return row is not None and row.state in _RETRIED
+
+
+def may_approve(row: JobRow | None) -> bool:
+    """Whether a job waits for a person."""
+    return row is not None and row.state == JobState.AWAITING_APPROVAL

@@ -61,7 +61,7 @@ _TITLES: Final[dict[str, tuple[str, str, str]]] = {
 
 def tell(event: Event) -> Told:
     """Return an event in words."""
-    symbol, tone, title = _TITLES.get(event.type, ("·", "dim", clean(event.type)))
+    symbol, tone, title = _TITLES.get(event.type, ("·", "dim", clean(event.type) or "unknown event"))
     data = mapping(event.data)
     write = _PARTICULARS.get(event.type, _anything)
     return Told(symbol, tone, title, crop(clean(write(data)), _LONGEST))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ainfinity.schema.states import JOB_LIVE, JobState
+from ainfinity.schema.states import JobState
 from ainfinity.schema.views import JobRow
 from tui import format as fmt
 from tui.text import clean
@@ -17,24 +17,6 @@ class Question(NamedTuple):
     text: str
     yes: str
     no: str
-
-
-_RETRIED = frozenset({JobState.FAILED, JobState.CANCELLED})
-
-
-def may_cancel(row: JobRow | None) -> bool:
-    """Whether cancelling makes sense."""
-    return row is not None and row.state in JOB_LIVE and row.state != JobState.CANCELLING
-
-
-def may_retry(row: JobRow | None) -> bool:
-    """Whether a job can be queued again."""
-    return row is not None and row.state in _RETRIED
-
-
-def may_approve(row: JobRow | None) -> bool:
-    """Whether a job waits for a person."""
-    return row is not None and row.state == JobState.AWAITING_APPROVAL
 
 
 def cancel_question(row: JobRow) -> Question:

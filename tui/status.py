@@ -21,7 +21,9 @@ def status_line(
     total = sum(counts.values())
     line: Line = [(_NAME, "key")]
     jobs = fmt.plural(total, "job") if not filtered else f"{visible:,} of {fmt.plural(total, 'job')}"
-    line.append((f" {jobs}{' …' if loading else ''}", "bold"))
+    if loading:  # what is known are the first rows only, and counting them would tell nothing
+        counts, jobs = dict[str, int](), "reading …"
+    line.append((f" {jobs}", "bold"))
     right = worker_line(worker)
     room = cells - line_width(line) - line_width(right) - 1
     line += _fitting(_groups(counts), room)

@@ -14,14 +14,14 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 #: A run of text and the tone it is drawn in (see `widgets.toned.TONES`); a line is a list of them.
 Line = list[tuple[str, str]]
 
-_ESCAPES: Final = re.compile(
+#: Invisible characters on whose width terminals disagree: joiners, variation selectors, soft hyphen, byte order mark.
+_INVISIBLE: Final = "[\u00ad\u200b-\u200d\u2060\ufe00-\ufe0f\ufeff]"
+_ESCAPES: Final = (
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # CSI: colours, cursor movement
     r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # OSC: titles, links, the clipboard
     r"|(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x1b\x9c]*(?:\x1b\\|\x9c)?"  # DCS, SOS, PM, APC
     r"|\x1b[ -/]*[0-~]?"
 )
-#: Invisible characters on whose width terminals disagree: joiners, variation selectors, soft hyphen, byte order mark.
-_INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200d\u2060\ufe00-\ufe0f\ufeff]")
 _TAB: Final = 8
 
 
@@ -30,8 +30,8 @@ def clean(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     if "\x1b" in text or not text.isprintable():
-        text = _ESCAPES.sub("", text)
-    text = _INVISIBLE.sub("", text)
+        text = re.sub(_ESCAPES, "", text)  # compiled when first met, and then kept by re
+    text = re.sub(_INVISIBLE, "", text)
     if text.isprintable():
         return text
     return "".join(
@@ -79,6 +79,15 @@ def line_width(line: Line) -> int:
 def plain(line: Line) -> str:
     """Return a line without its tones."""
     return "".join(text for text, _ in line)
+
+
+def centred(lines: list[Line], y: int, cells: int, rows: int) -> Line:
+    """Return row `y` of a box in whose middle `lines` stand, aligned to each other."""
+    index = y - max(0, (rows - len(lines)) // 2)
+    if not 0 <= index < len(lines):
+        return []
+    indent = max(0, (cells - max(map(line_width, lines))) // 2)
+    return [(" " * indent, "text"), *lines[index]]
 
 
 def wrap(text: str, cells: int) -> list[str]:

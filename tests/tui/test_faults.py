@@ -29,12 +29,12 @@ async def test_rows_show_before_the_client_is_open_and_then_stay(some: MemoryCli
 
     async with on_stage(some, open_client=open_late) as pilot:
         assert "demo-docstrings" in screen_text(pilot)
-        assert "13 jobs …" in screen_text(pilot)
+        assert "reading …" in screen_text(pilot)
         assert some.calls == []
         await pilot.press("down")
         gate.set()
         await until_shown(pilot, "● worker")
-        assert "13 jobs …" not in screen_text(pilot)
+        assert "13 jobs" in screen_text(pilot)
         assert screen_text(pilot).splitlines()[3].startswith("❯")
 
 

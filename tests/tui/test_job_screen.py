@@ -195,7 +195,6 @@ async def test_a_job_that_ends_well_turns_to_its_result(some: MemoryClient) -> N
         await until_shown(pilot, "✓ succeeded")
         await until_shown(pilot, "held-out loss 3.313 → 2.655  −0.658")
         await until_shown(pilot, "/output/adapter")
-        await pilot.press("pagedown")
         await until_shown(pilot, scenes.AFTER[:30])
 
 

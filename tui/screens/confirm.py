@@ -17,6 +17,7 @@ from tui.questions import Question
 class ConfirmScreen(ModalScreen[bool]):
     """Asks a question; the result is whether to go on."""
 
+    CSS_PATH = "dialogue.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         ("y", "answer(True)", "Yes"),
         ("n,escape,q", "answer(False)", "No"),

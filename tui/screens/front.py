@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.screen import Screen
+from textual.widget import Widget
 
 from tui.model import Change
 from tui.text import Line, crop
 from tui.widgets.keys import Key, KeyBar
-from tui.widgets.toned import LineBar
+from tui.widgets.toned import TONE_CLASSES, LineBar
 
 if TYPE_CHECKING:
     from tui.app import AinfinityApp
@@ -22,6 +23,8 @@ QUIT = Key("q", "Quit (jobs go on)", "q")
 
 class Front(Screen[None]):
     """A full screen. The app owns the state and tells its screens when that has changed."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONE_CLASSES)
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,10 +68,10 @@ class Front(Screen[None]):
         """Draw title, notice and keys as they are now."""
         if not self.is_mounted:
             return
-        cells = self.size.width
+        cells = self.ui.size.width  # the screen itself has no size before its first layout
         self.title_bar.show(self.title_text(cells))
         symbol, text, tone = self.ui.notice()
-        self.notice_bar.display = bool(text)
+        show(self.notice_bar, bool(text))
         self.notice_bar.show([(f" {symbol} ", tone), (crop(text, cells - 4), tone)])
         self.key_bar.show(self.keys())
 
@@ -84,3 +87,9 @@ class Front(Screen[None]):
         """Show what changed while another screen was on top."""
         self.tick(self.ui.now())
         self.refresh_bars()
+
+
+def show(widget: Widget, visible: bool) -> None:
+    """Show or hide a widget; saying again what is so already would cost a layout."""
+    if widget.display != visible:
+        widget.display = visible

@@ -11,6 +11,7 @@ from textual.screen import ModalScreen
 from tui.looks import LOOKS
 from tui.text import Line, fit
 from tui.widgets.text_pane import TextPane
+from tui.widgets.toned import TONE_CLASSES
 
 _KEYS: Final = (
     (
@@ -69,6 +70,8 @@ def help_lines() -> list[Line]:
 class HelpScreen(ModalScreen[None]):
     """Help over whatever screen is open."""
 
+    CSS_PATH = "dialogue.tcss"
+    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONE_CLASSES)
     BINDINGS: ClassVar[list[BindingType]] = [("escape,q,question_mark", "close", "Close")]
 
     def __init__(self) -> None:

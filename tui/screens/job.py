@@ -17,12 +17,11 @@ from tui import format as fmt
 from tui.event_lines import event_lines
 from tui.job_lines import detail_lines, header_lines, title_line
 from tui.link import JobLink
-from tui.looks import is_live
+from tui.looks import is_live, may_approve, may_cancel, may_retry
 from tui.messages import Detailed, Gone, Happened, Logged, Measured, Trouble
 from tui.model import Change
 from tui.page import JobPage
-from tui.questions import may_approve, may_cancel, may_retry
-from tui.screens.front import HELP, Front
+from tui.screens.front import HELP, Front, show
 from tui.text import Line
 from tui.widgets.block import LineBlock
 from tui.widgets.chart import MARK, Chart
@@ -46,6 +45,7 @@ _LOW: Final = 17
 class JobScreen(Front):
     """One job."""
 
+    CSS_PATH = "job.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         ("escape,backspace", "back", "Back"),
         Binding("tab", "turn(1)", "Next pane", priority=True),
@@ -214,8 +214,8 @@ class JobScreen(Front):
         return detail_lines(self.page, self.ui.now(), cells)
 
     def _show_header(self, now: float) -> None:
-        rows = max(1, min(6, self.size.height - 12))
-        self._header.show(header_lines(self.page, now, self.size.width, rows))
+        rows = max(1, min(6, self.ui.size.height - 12))
+        self._header.show(header_lines(self.page, now, self.ui.size.width, rows))
 
     def _show_titles(self) -> None:
         notes = {"loss": loss_note(self.page)}
@@ -250,8 +250,8 @@ class JobScreen(Front):
         self._arrange()
 
     def _arrange(self) -> None:
-        wide = self.size.width >= _WIDE and self.size.height >= _TALL and not self._zoomed
-        if self._zoomed or (self.size.height < _LOW and not wide):
+        wide = self.ui.size.width >= _WIDE and self.ui.size.height >= _TALL and not self._zoomed
+        if self._zoomed or (self.ui.size.height < _LOW and not wide):
             shown = {self._pane}
         elif wide:
             shown = set(PANES)
@@ -260,7 +260,7 @@ class JobScreen(Front):
         self.set_class(wide, "-wide")
         self.set_class(len(shown) == 1, "-single")
         for pane, widget in self._panes.items():
-            widget.display = pane in shown
+            show(widget, pane in shown)
         self._panes[self._pane].focus(scroll_visible=False)
 
     def action_pane(self, pane: str) -> None:

@@ -11,13 +11,12 @@ from textual.binding import BindingType
 
 from ainfinity.schema.states import JobState
 from ainfinity.schema.views import JobRow
-from tui.job_lines import where
+from tui.columns import where
+from tui.looks import may_approve, may_cancel, may_retry
 from tui.model import Change
-from tui.questions import may_approve, may_cancel, may_retry
-from tui.screens.front import HELP, QUIT, Front
+from tui.screens.front import HELP, QUIT, Front, show
 from tui.status import status_line
 from tui.text import Line, clean, wrap
-from tui.widgets.empty import EmptyState
 from tui.widgets.job_table import JobTable
 from tui.widgets.keys import Key
 from tui.widgets.toned import LineBar
@@ -43,9 +42,7 @@ class JobsScreen(Front):
     def __init__(self, model: JobsModel) -> None:
         super().__init__()
         self._model = model
-        self._header = LineBar(id="columns")
-        self.table = JobTable(model, self._header)
-        self._empty = EmptyState()
+        self.table = JobTable(model)
         self._peek = LineBar(id="peek")
         self._input: Input | None = None
 
@@ -57,16 +54,13 @@ class JobsScreen(Front):
 
     def body(self) -> ComposeResult:
         """Return the table and what explains it."""
-        yield self._header
         yield self.table
-        yield self._empty
         yield self._peek
 
     def on_mount(self) -> None:
-        """Begin in the table."""
+        """Draw the first frame."""
         self.table.update((), self.ui.now())
         self.refresh_bars()
-        self.table.focus()
 
     def jobs_changed(self, change: Change) -> None:
         """Show the rows that changed."""
@@ -121,13 +115,8 @@ class JobsScreen(Front):
             return
         nothing = not self._model.visible
         self._peek.show(peek_line(self.row))
-        self._peek.display = not nothing and self.size.height >= 10
-        self._header.display = not nothing and self.size.height >= 7
-        self._empty.display = nothing
-        # The table stays displayed, with no height, because it holds the focus and with it the keys.
-        self.table.set_class(nothing, "-nothing")
-        if nothing:
-            self._empty.show(self._why_nothing())
+        show(self._peek, not nothing and self.ui.size.height >= 10)
+        self.table.say_instead(self._why_nothing() if nothing else [])
 
     def _why_nothing(self) -> list[Line]:
         if self._model.rows:
@@ -183,7 +172,7 @@ class JobsScreen(Front):
             self._input = Input(self._model.filter, placeholder="name, state, model, tag or owner", compact=True)
             self._input.cursor_blink = False  # an idle screen costs nothing
             sign = LineBar([(" / ", "key")])
-            await self.mount(Horizontal(sign, self._input, id="filter"), before=self._header)
+            await self.mount(Horizontal(sign, self._input, id="filter"), before=self.table)
         self._input.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:

@@ -30,8 +30,6 @@ class Key(NamedTuple):
 class KeyBar(Toned):
     """The footer. Keys come in order of use, so that a narrow screen loses the least important ones."""
 
-    DEFAULT_CSS = "KeyBar { height: 1; dock: bottom; }"
-
     def __init__(self) -> None:
         super().__init__()
         self._keys: Sequence[Key] = ()

@@ -25,7 +25,6 @@ _SIDE_STEP: Final = 8
 class LinesView(Toned, ScrollView, Generic[T], can_focus=True):
     """Lines of `T`, each drawn by `line_of` when it is first seen."""
 
-    DEFAULT_CSS = "LinesView { overflow-x: hidden; overflow-y: auto; scrollbar-size-vertical: 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         ("up,k", "go(-1)", "Up"),
         ("down,j", "go(1)", "Down"),
@@ -177,7 +176,7 @@ class LinesView(Toned, ScrollView, Generic[T], can_focus=True):
             self.refresh()
 
     def _resize_content(self) -> None:
-        self.virtual_size = Size(self.cells, len(self._lines))
+        self.virtual_size = Size(1, len(self._lines))
         if self._follows:
             self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
 

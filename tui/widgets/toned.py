@@ -1,8 +1,11 @@
-"""The base of all our widgets: lines of (text, tone) become strips, a tone being a component class of app.tcss."""
+"""The base of all our widgets: lines of (text, tone) become strips.
+
+Tones are component classes of the screen (see app.tcss), so that they are worked out once and not for every widget.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Final
 
 from rich.segment import Segment
 from rich.style import Style
@@ -12,12 +15,13 @@ from textual.widget import Widget
 from tui.text import Line
 
 TONES: Final = ("text", "dim", "bold", "live", "good", "warn", "bad", "accent", "key", "track")
+#: The component classes that a screen with toned widgets must have.
+TONE_CLASSES: Final = frozenset({*(f"tone--{tone}" for tone in TONES), "row--cursor", "row--head"})
 
 
 class Toned(Widget):
-    """A widget that draws toned lines."""
+    """A widget that draws toned lines, on a screen that has the tones."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"tone--{tone}" for tone in TONES} | {"row--cursor"}
     ALLOW_SELECT = False
 
     def notify_style_update(self) -> None:
@@ -26,16 +30,16 @@ class Toned(Widget):
         super().notify_style_update()
 
     def tone(self, tone: str, row: str = "") -> Style:
-        """Return the style of a tone, on the background of a kind of row where one is named."""
+        """Return the style of a tone on this widget's background, or on that of a kind of row."""
         styles = self._tones
         style = styles.get((tone, row))
         if style is None:
+            cursor = row == "cursor"
             # What is faint on the plain background is hard to read on the cursor's.
-            shown = "text" if row and tone == "dim" else tone
-            style = self.get_component_rich_style(f"tone--{shown}")
-            if row:
-                base = self.get_component_rich_style(f"row--{row}")
-                style += Style(bgcolor=base.bgcolor, bold=base.bold or style.bold)
+            shown = "text" if cursor and tone == "dim" else tone
+            front = self.screen.get_component_rich_style(f"tone--{shown}")
+            back = self.screen.get_component_rich_style(f"row--{row}") if row else self.rich_style
+            style = front + Style(bgcolor=back.bgcolor, bold=True if cursor else None)
             styles[tone, row] = style
         return style
 
@@ -57,8 +61,6 @@ class Toned(Widget):
 
 class LineBar(Toned):
     """One row that shows a line which its owner sets; repainted only when that is another one."""
-
-    DEFAULT_CSS = "LineBar { height: 1; }"
 
     def __init__(self, line: Line | None = None, *, id: str | None = None) -> None:
         super().__init__(id=id)
