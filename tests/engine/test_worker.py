@@ -135,5 +135,6 @@ def test_a_worker_of_an_older_version_leaves_the_jobs_alone(shop: Workshop) -> N
     with shop.store.write() as connection:
         assert connection.exec_driver_sql("SELECT max(seq) FROM event").scalar_one() == before
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    wait_for(lambda: not lease_of(shop)[0], "its lease, which it could not give back, to run out")
     shop.start_worker()
     assert state(shop, job, *OVER) == "succeeded"
