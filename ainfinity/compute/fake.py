@@ -9,15 +9,12 @@ Unlike a backend that helps, it starts a second copy when the same name is launc
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ainfinity.compute.port import LaunchRequest, Lines
@@ -173,39 +170,6 @@ class Place(Protocol):
     def open(self) -> AbstractContextManager[World]:
         """Return the world for one call; what the call changed is kept when the block ends."""
         ...
-
-
-class WorldFile:
-    """A world in a file: it outlives the death of any process, and each call's changes are kept whole or not at all."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @contextmanager
-    def open(self) -> Generator[World]:
-        """Hold the file for one call."""
-        with self.path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            world = self._load()
-            yield world
-            fresh = self.path.with_suffix(".new")
-            fresh.write_text(json.dumps(asdict(world) | {"released": sorted(world.released)}))
-            os.replace(fresh, self.path)
-
-    def _load(self) -> World:
-        if not self.path.exists():
-            return World()
-        raw: dict[str, Any] = json.loads(self.path.read_text())
-        world = World(released=set(raw["released"]), calls=Counter(raw["calls"]))
-        world.outage, world.hidden = raw["outage"], raw["hidden"]
-        world.script.update(raw["script"])
-        world.machines = {name: [_machine(one) for one in copies] for name, copies in raw["machines"].items()}
-        return world
-
-
-def _machine(raw: dict[str, Any]) -> Machine:
-    recovery = raw.pop("recovery")
-    return Machine(**raw, recovery=(recovery[0], recovery[1]) if recovery else None)
 
 
 class FakeCompute:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -47,6 +48,12 @@ def claim(connection: Connection, place: str, now: float, lease: float, limit: i
         mine = DELIVERY.update().where(DELIVERY.c.id.in_([one.id for one in claims]))
         connection.execute(mine.values(claimed_until=now + lease, tries=DELIVERY.c.tries + 1))
     return claims
+
+
+def void_claims(connection: Connection, places: Sequence[str]) -> None:
+    """Make what was claimed at these places due again, for a new owner of them all. The tries stay counted."""
+    mine = (DELIVERY.c.place.in_(places), DELIVERY.c.state == "owed", DELIVERY.c.claimed_until.is_not(None))
+    connection.execute(DELIVERY.update().where(*mine).values(claimed_until=None))
 
 
 def settle(
