@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,12 @@ def _jobs() -> MemoryClient:
     return client
 
 
+def _running() -> MemoryClient:
+    client = MemoryClient()
+    scenes.add_demo(client, steps=73, total=120)
+    return client
+
+
 def _finished() -> MemoryClient:
     client = MemoryClient()
     scenes.add_demo(client, steps=16)
@@ -39,7 +46,7 @@ def _finished() -> MemoryClient:
 #: Picture, jobs, the job whose page is shown, keys pressed first.
 PICTURES: tuple[tuple[str, Callable[[], MemoryClient], str | None, tuple[str, ...]], ...] = (
     ("jobs", _jobs, None, ("down",)),
-    ("job", _jobs, "demo-docstrings", ()),
+    ("job", _running, "demo-docstrings", ()),
     ("result", _finished, "demo-docstrings", ()),
 )
 
@@ -56,7 +63,13 @@ async def draw(make: Callable[[], MemoryClient], job: str | None, keys: tuple[st
         await settle(pilot)
         await pilot.press(*keys)
         await settle(pilot)
-        return app.export_screenshot(title="ainfinity")
+        return self_contained(app.export_screenshot(title="ainfinity"))
+
+
+def self_contained(svg: str) -> str:
+    """Return a picture that fetches no font: pages that show it block that anyway."""
+    svg = re.sub(r"@font-face\s*\{.*?\}\s*", "", svg, flags=re.DOTALL)
+    return svg.replace("Fira Code, monospace", "'Fira Code', 'DejaVu Sans Mono', Menlo, Consolas, monospace")
 
 
 def main() -> int:
@@ -71,7 +84,7 @@ def main() -> int:
         picture = asyncio.run(draw(make, job, keys))
         if not check:
             path.write_text(picture, encoding="utf-8")
-            print(f"wrote {path}")
+            print(f"wrote {path.relative_to(FOLDER.parents[1])}")
         elif not path.exists() or path.read_text(encoding="utf-8") != picture:
             stale += 1
             print(f"{path} is out of date: run make screenshots", file=sys.stderr)

@@ -46,7 +46,7 @@ async def on_stage(
 
 async def settle(pilot: Pilot[Any]) -> None:
     """Wait until all that was begun has reached the screen."""
-    for _ in range(3):
+    for _ in range(2):
         await asyncio.sleep(0.02)
         await pilot.pause(0)
 

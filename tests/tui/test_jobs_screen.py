@@ -77,6 +77,25 @@ async def test_the_cursor_stays_on_its_job_while_others_come(some: MemoryClient)
         assert table(pilot).job == job
 
 
+async def test_a_job_that_was_looked_at_keeps_the_cursor_when_it_ends(some: MemoryClient) -> None:
+    async with on_stage(some) as pilot:
+        await pilot.press("enter")
+        await settle(pilot)
+        scenes.finish_demo(some)
+        await until_shown(pilot, "✓ succeeded")
+        await pilot.press("escape")
+        await settle(pilot)
+        assert table(pilot).job == scenes.DEMO
+        assert table(pilot).index > 3
+
+
+async def test_until_a_key_is_pressed_the_cursor_stays_on_top(some: MemoryClient) -> None:
+    async with on_stage(some) as pilot:
+        scenes.finish_demo(some)
+        await until_shown(pilot, "✓ succeeded  demo-docstrings")
+        assert table(pilot).index == 0
+
+
 async def test_enter_opens_escape_returns_to_the_same_row(some: MemoryClient) -> None:
     async with on_stage(some) as pilot:
         await pilot.press("down", "down", "down", "enter")

@@ -131,19 +131,19 @@ class JobTable(Toned, ScrollView, can_focus=True):
     def select(self, job: str) -> None:
         """Put the cursor on a job, if it is in the list."""
         if job in self._model.rows and job in self._jobs:
-            self._move_to(self._jobs.index(job))
+            self._go(self._jobs.index(job))
 
     def action_move(self, rows: int) -> None:
         """Move the cursor by rows."""
-        self._move_to(self._index + rows)
+        self._go(self._index + rows)
 
     def action_page(self, pages: int) -> None:
         """Move the cursor by screens."""
-        self._move_to(self._index + pages * max(1, self._height - 1))
+        self._go(self._index + pages * max(1, self._height - 1))
 
     def action_end(self, direction: int) -> None:
         """Move the cursor to the first or the last row."""
-        self._move_to(0 if direction < 0 else len(self._jobs) - 1)
+        self._go(0 if direction < 0 else len(self._jobs) - 1)
 
     def action_open(self) -> None:
         """Choose the job under the cursor."""
@@ -155,10 +155,11 @@ class JobTable(Toned, ScrollView, can_focus=True):
         index = round(self.scroll_y) + event.y - self._head
         if not 0 <= index < len(self._jobs):
             return
+        self._touched = True
         if index == self._index:
             self.action_open()
         else:
-            self._move_to(index)
+            self._go(index)
 
     def render_line(self, y: int) -> Strip:
         """Return a row of the screen."""
@@ -230,10 +231,9 @@ class JobTable(Toned, ScrollView, can_focus=True):
         self._go(index, always=True)
         self.refresh()
 
-    def _move_to(self, index: int) -> None:
-        """Put the cursor where the user wants it; from then on it stays on its job."""
+    def on_key(self) -> None:
+        """From the first key on the cursor stays on its job; until then it stays at the top."""
         self._touched = True
-        self._go(index)
 
     def _go(self, index: int, *, always: bool = False) -> None:
         index = min(max(0, index), max(0, len(self._jobs) - 1))
