@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -84,6 +85,7 @@ class Field:
         self.kills[step if not process.is_alive() else "a random moment"] += 1
         process.kill()
         process.join()
+        assert process.exitcode == -signal.SIGKILL, "the worker ended by itself"
 
     def finish(self) -> None:
         """Let an undisturbed worker do the rest."""
@@ -146,7 +148,7 @@ def check_told_once(field_: Field) -> None:
     assert sorted(told) == sorted(ends)
 
 
-def test_nothing_is_lost_launched_twice_or_left_running(field_: Field) -> None:
+def test_nothing_is_lost_launched_twice_or_left_running(field_: Field, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(ROUNDS):
         for _ in range(2):
             field_.submit()
@@ -154,7 +156,8 @@ def test_nothing_is_lost_launched_twice_or_left_running(field_: Field) -> None:
             field_.cancel_one()
         field_.kill_at(workers.STEPS[number // 2 % len(workers.STEPS)] if number % 2 == 0 else "")
     field_.finish()
-    print(f"\n{ROUNDS} rounds of kill -9 over {len(field_.submitted)} jobs: {dict(field_.kills)}")
+    with capsys.disabled():
+        print(f"\n{ROUNDS} rounds of kill -9 over {len(field_.submitted)} jobs: {dict(field_.kills)}")
     check_nothing_lost(field_)
     assert twice(field_) == {}
     check_nothing_runs(field_)
