@@ -326,6 +326,8 @@ class AinfinityApp(App[None]):
             self.post_message(messages.Declined(f"No worker could be started: {explain(error)}"))
             return
         self.post_message(messages.WorkerSeen(status))
+        if not status.alive:
+            self.post_message(messages.Answered("A worker is being started."))
 
     def action_reread(self) -> None:
         """Read all jobs again."""

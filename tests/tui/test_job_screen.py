@@ -57,6 +57,14 @@ async def test_steps_log_and_events_arrive_while_one_looks(some: MemoryClient) -
         await until_shown(pilot, "▣ checkpoint  step 10")
 
 
+async def test_losses_that_are_no_numbers_are_told(some: MemoryClient) -> None:
+    async with on_stage(some, job="demo-docstrings") as pilot:
+        some.step(DEMO, 10, 16, None)
+        some.step(DEMO, 11, 16, float("nan"))
+        await until_shown(pilot, "2.748 now, 2.732 best   2 steps without a number")
+        assert "loss –" in screen_text(pilot)
+
+
 async def test_tab_and_numbers_go_through_the_panes(some: MemoryClient) -> None:
     async with on_stage(some, job="demo-docstrings") as pilot:
         screen = page(pilot)

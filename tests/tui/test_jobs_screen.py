@@ -53,15 +53,15 @@ async def test_moving_there_and_back(client: MemoryClient, keys: tuple[str, str]
 
 
 async def test_the_cursor_stops_at_both_ends_and_stays_on_screen(client: MemoryClient) -> None:
-    scenes.add_many(client, 300)
+    scenes.add_many(client, 100)
     async with on_stage(client) as pilot:
         await pilot.press("up")
         assert table(pilot).index == 0
-        for _ in range(20):
+        for _ in range(6):
             await pilot.press("pagedown")
             await pilot.pause()
             assert "❯" in screen_text(pilot)
-        assert table(pilot).index == 299
+        assert table(pilot).index == 99
 
 
 async def test_the_cursor_stays_on_its_job_while_others_come(some: MemoryClient) -> None:

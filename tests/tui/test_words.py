@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ainfinity.schema.event import Event, EventType
@@ -57,7 +57,8 @@ def test_every_event_can_be_told(kind: str, data: Any) -> None:
     assert told.title
 
 
-@given(st.lists(st.tuples(TYPES, DATA)))
+@settings(max_examples=40)
+@given(st.lists(st.tuples(TYPES, DATA), max_size=12))
 def test_a_page_takes_any_events(events: list[tuple[str, Any]]) -> None:
     page = JobPage(job_row("j", "name", state=JobState.FAILED, error_code="x", error_message="y"))
     page.take_events(Event(kind, "j", NOW, "worker:1", 1, data, seq) for seq, (kind, data) in enumerate(events, 1))

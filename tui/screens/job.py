@@ -310,6 +310,8 @@ def loss_note(page: JobPage) -> str:
     """Say in numbers what the chart shows: the loss now and at best, held-out before and now."""
     curve, marks = page.loss, page.held_out
     now = f"{fmt.loss(curve.ys[-1])} now, {fmt.loss(curve.extent()[0])} best" if len(curve) else ""
+    if curve.holes:
+        now = f"{now}   {fmt.plural(curve.holes, 'step')} without a number".strip()
     if not len(marks):
         return now
     change = " → ".join(fmt.loss(y) for y in (marks.ys[0], marks.ys[-1])[: len(marks)])
