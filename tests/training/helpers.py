@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,22 @@ def of_kind(lines: list[Line], kind: str) -> list[Line]:
 
 def losses(lines: list[Line]) -> dict[int, float]:
     return {line.data["step"]: line.data["loss"] for line in of_kind(lines, "step")}
+
+
+RecipeMaker = Callable[..., dict[str, Any]]
+
+
+def finished(run: Running) -> dict[str, Any]:
+    assert set(run.codes) == {0}, run.stderr.read_text()
+    last = run.lines()[-1]
+    assert last.kind == "finished"
+    return last.data
+
+
+def failure(run: Running, code: str, exit_code: int) -> str:
+    """The message and hint of the `failed` line that ended the run."""
+    assert run.codes[0] == exit_code, run.stderr.read_text()
+    last = run.lines()[-1]
+    assert (last.kind, last.data["code"]) == ("failed", code), run.stderr.read_text()
+    assert "Traceback" not in run.stdout.read_text()
+    return f"{last.data['message']} {last.data['hint']}"
