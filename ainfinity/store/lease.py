@@ -32,6 +32,12 @@ class LeaseStatus:
         return bool(self.holder) and now < self.expires_at
 
 
+# Built once: it stands at the beginning of every write of the engine.
+_STATUS = sa.select(LEASE.c.holder, LEASE.c.epoch, LEASE.c.expires_at, LEASE.c.info).where(
+    LEASE.c.name == sa.bindparam("of")
+)
+
+
 def acquire(connection: Connection, name: str, holder: str, now: float, ttl: float, info: str = "") -> int | None:
     """Take the lease for `ttl` seconds if it is free, expired or the holder's own; return its new epoch.
 
@@ -75,15 +81,13 @@ def check(connection: Connection, name: str, holder: str, epoch: int) -> None:
 
 def status(connection: Connection, name: str) -> LeaseStatus:
     """Return how the lease stands; one that nobody ever took is free at epoch 0."""
-    row = connection.execute(
-        sa.select(LEASE.c.holder, LEASE.c.epoch, LEASE.c.expires_at, LEASE.c.info).where(LEASE.c.name == name)
-    ).one_or_none()
+    row = connection.execute(_STATUS, {"of": name}).one_or_none()
     return LeaseStatus("", 0, 0.0, "") if row is None else LeaseStatus(*row)
 
 
 def _create(connection: Connection, name: str) -> None:
     # Writers come one at a time (see `Database.write`), so nobody can insert between the look and the insert.
-    if connection.execute(sa.select(LEASE.c.name).where(LEASE.c.name == name)).first() is None:
+    if connection.execute(_STATUS, {"of": name}).first() is None:
         connection.execute(LEASE.insert().values(name=name, holder="", epoch=0, expires_at=0.0, info=""))
 
 

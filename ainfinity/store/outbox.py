@@ -29,9 +29,25 @@ class Claim:
     tries: int
 
 
+# Built once: a worker asks on every tick.
+_DUE = (
+    DELIVERY.c.state == "owed",
+    DELIVERY.c.due_at <= sa.bindparam("now"),
+    DELIVERY.c.place == sa.bindparam("at_place"),
+    sa.or_(DELIVERY.c.claimed_until.is_(None), DELIVERY.c.claimed_until <= sa.bindparam("now")),
+)
+_IS_DUE = sa.select(DELIVERY.c.id).where(*_DUE).limit(1)
+_TO_CLAIM = (
+    sa.select(DELIVERY.c.id, DELIVERY.c.place, DELIVERY.c.job_id, DELIVERY.c.event_seq, DELIVERY.c.tries)
+    .where(*_DUE)
+    .order_by(DELIVERY.c.event_seq)
+    .limit(sa.bindparam("at_most"))
+)
+
+
 def is_due(connection: Connection, place: str, now: float) -> bool:
     """Whether anything can be claimed for the place; a reading transaction will do."""
-    return connection.execute(sa.select(DELIVERY.c.id).where(*_due(place, now)).limit(1)).first() is not None
+    return connection.execute(_IS_DUE, {"now": now, "at_place": place}).first() is not None
 
 
 def claim(connection: Connection, place: str, now: float, lease: float, limit: int) -> list[Claim]:
@@ -39,11 +55,8 @@ def claim(connection: Connection, place: str, now: float, lease: float, limit: i
 
     A claim that runs out unsettled, because its owner died, can be claimed again; it has used up one try.
     """
-    columns = (DELIVERY.c.id, DELIVERY.c.place, DELIVERY.c.job_id, DELIVERY.c.event_seq, DELIVERY.c.tries)
-    statement = sa.select(*columns).where(*_due(place, now)).order_by(DELIVERY.c.event_seq).limit(limit)
-    claims = [
-        Claim(row.id, row.place, row.job_id, row.event_seq, row.tries + 1) for row in connection.execute(statement)
-    ]
+    due = connection.execute(_TO_CLAIM, {"now": now, "at_place": place, "at_most": limit})
+    claims = [Claim(row.id, row.place, row.job_id, row.event_seq, row.tries + 1) for row in due]
     if claims:
         mine = DELIVERY.update().where(DELIVERY.c.id.in_([one.id for one in claims]))
         connection.execute(mine.values(claimed_until=now + lease, tries=DELIVERY.c.tries + 1))
@@ -87,8 +100,3 @@ def owed(connection: Connection, place: str = "") -> int:
     if place:
         statement = statement.where(DELIVERY.c.place == place)
     return connection.execute(statement).scalar_one()
-
-
-def _due(place: str, now: float) -> tuple[sa.ColumnElement[bool], ...]:
-    free = sa.or_(DELIVERY.c.claimed_until.is_(None), DELIVERY.c.claimed_until <= now)
-    return (DELIVERY.c.state == "owed", DELIVERY.c.due_at <= now, DELIVERY.c.place == place, free)
