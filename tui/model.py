@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ainfinity.schema.event import EventType
 from ainfinity.schema.states import JobState
 from ainfinity.schema.views import JobRow, Progress
 from tui.looks import LOOKS, RANK, is_live
@@ -95,9 +96,12 @@ class JobsModel:
             if row is not None and progress.rev >= row.progress.rev and progress != row.progress:
                 self.rows[job] = replace(row, progress=progress)
                 changed.add(job)
+        gone = [event.job_id for event in item.events if event.type == EventType.DELETED]
+        removed = [self.remove(job).reordered for job in gone]
         self.cursor = max(self.cursor, item.cursor)
         self.rev = max(self.rev, item.rev)
-        return self._settle(moved, changed)
+        change = self._settle(moved, changed)
+        return Change(change.reordered or any(removed), change.ids | set(gone))
 
     def put(self, rows: Iterable[JobRow]) -> Change:
         """Take single rows, as a command returns them."""

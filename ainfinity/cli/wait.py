@@ -13,6 +13,7 @@ from ainfinity.cli.events import summary
 from ainfinity.cli.output import duration, harmless, moment, number, say, shorten, write_json
 from ainfinity.cli.session import on_interrupt, with_client
 from ainfinity.core.constants import EXIT_CANCELLED, EXIT_JOB_FAILED, EXIT_NOT_FINISHED, EXIT_OK
+from ainfinity.core.exceptions import NotFound
 from ainfinity.schema.event import EventType
 from ainfinity.schema.states import JOB_TERMINAL, JobState
 
@@ -84,6 +85,8 @@ async def _watch(client: Client, row: JobRow, line: ProgressLine, timeout: float
             coming = asyncio.ensure_future(_next(feed))
             row = _newer(row, item)
             for event in item.events:
+                if event.job_id == row.id and event.type == EventType.DELETED:
+                    raise NotFound(f"The job {row.name} was deleted.")
                 if event.job_id == row.id and event.type in _TOLD:
                     line.tell(f"{row.name}  {summary(event)}")
             line.show(row)

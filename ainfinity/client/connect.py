@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ainfinity.core.config import Settings, load_settings
-from ainfinity.core.exceptions import NotSupported
+from ainfinity.core.exceptions import NotFound, NotSupported
+from ainfinity.schema.event import EventType
 from ainfinity.schema.states import JOB_LIVE
 from ainfinity.schema.views import JobDetail, JobQuery, JobRow, MetricPoint
 
@@ -154,7 +155,7 @@ class Session:
 
 
 async def wait_until_over(client: Client, job: str) -> JobRow:
-    """Return the job once it is over, watching the feed."""
+    """Return the job once it is over, watching the feed. Errors: NotFound, also if it is deleted meanwhile."""
     row = (await client.get_job(job)).job
     if row.state not in JOB_LIVE:
         return row
@@ -164,4 +165,6 @@ async def wait_until_over(client: Client, job: str) -> JobRow:
             for changed in item.jobs:
                 if changed.id == row.id and changed.state not in JOB_LIVE:
                     return changed
+            if any(event.type == EventType.DELETED and event.job_id == row.id for event in item.events):
+                raise NotFound(f"The job {row.name} was deleted.")
     return row

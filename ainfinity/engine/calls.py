@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ainfinity.compute.port import Compute
 from ainfinity.core.config import Settings
-from ainfinity.core.exceptions import AinfinityError, ComputeUnreachable
+from ainfinity.core.exceptions import AinfinityError, ComputeUnreachable, Unreachable
 from ainfinity.core.redact import redact
 from ainfinity.domain.fold import AttemptFold, JobFold
 from ainfinity.engine.fence import Fence
@@ -55,6 +55,9 @@ class Caller:
             return
         try:
             request = build_request(job, attempt, validate(Document(spec)), owner, self.settings, self.secrets)
+        except Unreachable as error:
+            _log.warning("the launch of %s waits: %s", attempt.name, error)  # a locked keyring, for example
+            return
         except AinfinityError as error:
             self._refused(job, attempt, error)
             return

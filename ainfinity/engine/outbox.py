@@ -60,7 +60,7 @@ class FileNotifier:
 class CommandNotifier:
     """Runs a command with the notice as JSON on its standard input."""
 
-    def __init__(self, command: str, timeout: float = 10.0) -> None:
+    def __init__(self, command: str, timeout: float = 5.0) -> None:
         self.command = command
         self.timeout = timeout
 

@@ -21,6 +21,8 @@ class EventType(StrEnum):
     SUCCEEDED = "job.succeeded"
     FAILED = "job.failed"
     CANCELLED = "job.cancelled"
+    #: The last one of a job: its record was removed.
+    DELETED = "job.deleted"
 
     ATTEMPT_INTENDED = "attempt.intended"
     ATTEMPT_LAUNCHED = "attempt.launched"

@@ -344,5 +344,7 @@ class TrainingService:
             row = jobs.get(connection, job_id)
             if row.state in JOB_LIVE:
                 raise WrongState(f"{row.name} is {row.state}.", hint=f"Cancel it first: `ainfinity cancel {row.name}`.")
+            # Told before the rows go, so that every front drops the job too.
+            self._append(connection, [self._event(EventType.DELETED, job_id, actor, {"name": row.name})])
             jobs.delete(connection, job_id)
             jobs.audit(connection, self.store.clock.now(), actor.name, "delete", job_id, name=row.name)

@@ -102,7 +102,10 @@ async def test_the_life_of_a_job_through_its_verbs(clients: Clients) -> None:
         await client.cancel(job)
     assert (await client.retry(job)).state == "queued"
     assert (await client.cancel(job)).state == "cancelled"
+    before = (await client.events())[-1].seq
     await client.delete(job)
+    told = await client.events(after=before)
+    assert [(event.type, event.job_id) for event in told] == [(EventType.DELETED, job)], "every front must hear of it"
     for read in (client.get_job, client.logs, client.metrics, client.artifacts, client.events):
         with pytest.raises(NotFound):
             await read(job)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ainfinity.schema.event import Event, EventType
 from ainfinity.schema.states import JobState
 from ainfinity.schema.views import FeedItem, JobRow, Progress
 from tests.tui.double import NOW, job_row
@@ -163,6 +164,15 @@ def test_a_full_list_drops_deleted_jobs_and_keeps_what_is_newer() -> None:
     assert model.rows["a"].state == JobState.RUNNING
     assert model.remove("a").reordered
     assert (model.visible, model.live, len(model)) == ([], 0, 0)
+
+
+def test_a_deleted_job_leaves_with_its_event() -> None:
+    model = JobsModel([job_row("a", "a", seq=7), job_row("b", "b", seq=3)])
+    gone = Event(EventType.DELETED, "a", 9.0, "local:ann", seq=8)
+    change = model.apply(FeedItem(cursor=8, rev=0, events=(gone,)))
+    assert change.reordered
+    assert "a" in change.ids
+    assert (model.visible, model.cursor) == (["b"], 8)
 
 
 def test_find_by_id_name_and_beginning() -> None:
