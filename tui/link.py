@@ -77,7 +77,7 @@ class Link:
             await asyncio.sleep(WORKER_PERIOD)
 
     async def relist(self) -> None:
-        """Read all jobs, because a feed cannot tell of a job whose record was deleted."""
+        """Read all jobs: at the start, and when the user asks for it."""
         from ainfinity.schema.views import JobQuery
 
         assert self._client is not None

@@ -35,6 +35,7 @@ _TITLES: Final[dict[str, tuple[str, str, str]]] = {
     _E.SUCCEEDED: ("✓", "good", "succeeded"),
     _E.FAILED: ("✗", "bad", "failed"),
     _E.CANCELLED: ("⊘", "warn", "cancelled"),
+    _E.DELETED: ("✗", "dim", "deleted"),
     _E.ATTEMPT_INTENDED: ("◔", "text", "launch decided"),
     _E.ATTEMPT_LAUNCHED: ("◔", "live", "launched"),
     _E.ATTEMPT_ADOPTED: ("◔", "live", "found again and taken over"),

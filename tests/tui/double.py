@@ -231,7 +231,7 @@ class MemoryClient:
         if row.state in JOB_LIVE:
             raise WrongState(f"{row.name} is not over.")
         del self.rows[row.id]
-        self.history = [event for event in self.history if event.job_id != row.id]
+        self.record(EventType.DELETED, row.id, name=row.name)
 
     async def events(self, job: str = "", *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
         self._enter("events", job)

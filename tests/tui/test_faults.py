@@ -163,7 +163,6 @@ async def test_a_job_deleted_under_the_cursor_leaves_the_cursor_on_its_neighbour
         await pilot.press("end")
         last = pilot.app.screen.table.job
         await some.delete(last)
-        await pilot.press("ctrl+r")
         await until(pilot, lambda: pilot.app.screen.table.job != last, "another job under the cursor")
         assert "❯" in screen_text(pilot)
         assert "12 jobs" in screen_text(pilot)
@@ -218,3 +217,11 @@ def test_starting_loads_nothing_heavy() -> None:
     found = subprocess.run([sys.executable, "-c", control], capture_output=True, text=True, check=True, timeout=120)
     assert "pydantic" in found.stdout
     assert os.environ.get("NO_COLOR") is None
+
+
+async def test_reading_everything_again_finds_what_the_feed_did_not_tell(some: MemoryClient) -> None:
+    async with on_stage(some) as pilot:
+        del some.rows[scenes.DEMO]  # as if a database was put back from a backup
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: "demo-docstrings" not in screen_text(pilot), "the row goes away")
+        assert "12 jobs" in screen_text(pilot)

@@ -241,7 +241,6 @@ async def test_a_deleted_job_closes_its_page_and_says_so(some: MemoryClient) -> 
     some.record(EventType.SUCCEEDED, DEMO)
     async with on_stage(some, job="demo-docstrings") as pilot:
         await some.delete(DEMO)
-        await pilot.press("ctrl+r")
         await until_shown(pilot, "demo-docstrings was deleted.")
         assert isinstance(pilot.app.screen, JobsScreen)
         assert "❯" in screen_text(pilot)

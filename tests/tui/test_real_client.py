@@ -89,7 +89,6 @@ async def test_jobs_come_are_cancelled_run_again_and_are_deleted(work: Workplace
         await pilot.press("x", "y")
         await until_shown(pilot, "⊘ cancelled")
         work.service.delete_job(row.id, ADMIN)
-        await pilot.press("ctrl+r")
         await until_shown(pilot, "newcomer was deleted.")
         await until_shown(pilot, "No jobs yet.")
 
