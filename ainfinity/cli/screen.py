@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from ainfinity.client.port import Client
     from ainfinity.schema.views import JobRow
 
-#: Rows of the first frame, read before anything else; the rest follows.
-_FIRST_ROWS = 200
+#: Rows of the first frame, read before anything else: as many of the newest, and of the live ones, which come first.
+_FIRST_ROWS = 100
 
 
 def open_screen(*, job: str | None = None, read_only: bool = False) -> int:
@@ -35,11 +35,14 @@ def open_screen(*, job: str | None = None, read_only: bool = False) -> int:
         path = settings.sqlite_path
         if settings.server or path is None:
             return []
+        from ainfinity.schema.states import JOB_LIVE
         from ainfinity.schema.views import JobQuery
         from ainfinity.store.peek import peek_jobs
 
         try:
-            return peek_jobs(path, JobQuery(limit=_FIRST_ROWS))
+            newest = peek_jobs(path, JobQuery(limit=_FIRST_ROWS))
+            live = peek_jobs(path, JobQuery(states=tuple(JOB_LIVE), limit=_FIRST_ROWS))
+            return list({row.id: row for row in (*live, *newest)}.values())
         except AinfinityError:
             return []  # the client meets it again a moment later, and can act on it
 
