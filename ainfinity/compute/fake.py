@@ -137,8 +137,8 @@ class World:
     script: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict[str, "list[str]"](list))
     #: Until when no call gets an answer.
     outage: float = 0.0
-    #: The name that the last list left out.
-    hidden: str = ""
+    #: The names on the last list.
+    shown: set[str] = field(default_factory=set[str])
 
     @property
     def launches(self) -> dict[str, int]:
@@ -204,17 +204,15 @@ class FakeCompute:
     def observe_all(self) -> Mapping[str, Observation]:
         """List the machines, perhaps as of a while ago and perhaps without one of them."""
         with self._call("observe_all") as world:
-            hidden = world.hidden
             at = self._clock.now()
             if self._meets(world, "observe_all", "stale"):
                 at -= self._random.uniform(0.0, STALE * self.lag)
             found = {name: seen for name in world.machines if (seen := self._observe(world, name, at))}
-            world.hidden = ""
-            # Never the same one twice in a row: that would be no flicker, but a lag beyond the one that is promised.
-            names = sorted(found.keys() - {hidden})
+            # Only what the last list showed can be missing: all else would be a lag beyond the one that is promised.
+            names = sorted(found.keys() & world.shown)
             if names and self._meets(world, "observe_all", "missing"):
-                world.hidden = self._random.choice(names)
-                del found[world.hidden]
+                del found[self._random.choice(names)]
+            world.shown = set(found)
             return found
 
     def launch(self, request: LaunchRequest) -> str:
@@ -254,7 +252,7 @@ class FakeCompute:
             at = self._clock.now()
             found: dict[str, Lines] = {}
             for name, offset in offsets.items():
-                rest = b"".join(log(world.machines[name][0], at))[offset:] if name in world.machines else b""
+                rest = b"".join(log(world.machines[name][-1], at))[offset:] if name in world.machines else b""
                 if rest and self._meets(world, "read_lines", "short_read"):
                     rest = rest[: rest.index(b"\n") + 1]
                 found[name] = Lines(rest.decode().splitlines(), offset + len(rest))

@@ -251,7 +251,9 @@ def _intended(attempt: AttemptFold | None, event: Event) -> AttemptFold | None:
         )
     if attempt.state != AttemptState.INTENDED:
         return attempt
-    return replace(attempt, intent_at=event.at, calls=attempt.calls + 1)
+    # A call that is made again has its whole time before it: the first one came to nothing.
+    deadline = _number(data.get("deadline", attempt.deadline))
+    return replace(attempt, intent_at=event.at, calls=attempt.calls + 1, deadline=deadline)
 
 
 def fold_attempt(attempt: AttemptFold | None, event: Event) -> AttemptFold | None:

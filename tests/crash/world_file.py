@@ -37,7 +37,7 @@ class WorldFile:
             return World()
         raw: dict[str, Any] = json.loads(self.path.read_text())
         world = World(released=set(raw["released"]), calls=Counter(raw["calls"]))
-        world.outage, world.hidden = raw["outage"], raw["hidden"]
+        world.outage, world.shown = raw["outage"], set(raw["shown"])
         world.script.update(raw["script"])
         world.machines = {name: [_machine(one) for one in copies] for name, copies in raw["machines"].items()}
         return world
@@ -51,7 +51,7 @@ def _plain(world: World) -> dict[str, Any]:
         "calls": dict(world.calls),
         "script": dict(world.script),
         "outage": world.outage,
-        "hidden": world.hidden,
+        "shown": sorted(world.shown),
     }
 
 

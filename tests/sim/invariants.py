@@ -15,6 +15,7 @@ from ainfinity.schema.states import (
     ATTEMPT_TERMINAL,
     JOB_MOVES,
     JOB_TERMINAL,
+    AttemptState,
     Desired,
     JobState,
     may_move_attempt,
@@ -141,11 +142,31 @@ class Witness:
                 attempts == {one.number: self.attempts[one.name] for one in attempts.values()}, f"attempts of {job_id}"
             )
             self._output(connection, job, attempts)
+            for attempt in attempts.values():
+                self._verdict(attempt)
         ends = Counter((e.job_id, str(e.type)) for e in self.history if e.type in TERMINAL_EVENTS)
         for place, notifier in self.notifiers.items():
             told = Counter((job, kind) for _, job, kind, _ in notifier.heard if kind in TERMINAL_EVENTS)
             owed = Counter({key: count for key, count in ends.items() if key[0] not in silent})
             check(told == owed, f"told at {place} {told}, owed {owed}")
+
+    def _verdict(self, attempt: AttemptFold) -> None:
+        """An attempt ends as its machine did, unless it was stopped or refused."""
+        copies = self.world.machines.get(attempt.name)
+        end = copies[-1].end if copies else "refused"
+        if end == "unlisted" and attempt.code == "refused":  # it was launched again, and refused
+            end = "refused"
+        lost = end in ("preempted", "vanished", "unlisted")
+        match attempt.state:
+            case AttemptState.SUCCEEDED:
+                check(end == "finished", f"{attempt.name} succeeded, but {end}")
+            case AttemptState.FAILED:
+                cause = {"failed": "oom", "finished": "export_invalid"}.get(end, end)
+                check(attempt.code == cause, f"{attempt.name} failed for {attempt.code}, but {end}")
+            case AttemptState.LOST:
+                check(lost, f"{attempt.name} is lost, but {end}")
+            case _:
+                pass
 
     def _output(self, connection: Connection, job: JobFold, attempts: dict[int, AttemptFold]) -> None:
         points = read_points(connection, job.id, (), (0, -1), None)

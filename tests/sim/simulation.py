@@ -28,6 +28,7 @@ from ainfinity.schema.actor import Actor
 from ainfinity.schema.states import JOB_TERMINAL, JobState
 from ainfinity.schema.training_job import JobSpec
 from ainfinity.services.training_service import TrainingService
+from ainfinity.store import outbox
 from ainfinity.store.store import Store
 from tests.sim.day import CALM, bad_day, draw_spec
 from tests.sim.invariants import Broken, Witness, check
@@ -113,7 +114,7 @@ class SimWorker:
             self.lives += 1
             fence = Fence(sim.store, f"{self.name}{self.lives}", ttl=sim.settings.lease, renew_after=sim.settings.renew)
             if not fence.acquire():
-                sim.chance.time += sim.dice.choice([0.0, 4.0, 9.0])
+                sim.chance.time += sim.dice.choice([0.0, 9.0, 11.0])
                 return
             sim.chance.log(f"takes the lease, epoch {fence.epoch}")
             self.fence = fence
@@ -282,17 +283,23 @@ class Simulation:
 
     def in_the_end(self) -> None:
         """Go on until all is done, with one worker, and not for ever."""
+        worker = next((one for one in self.workers if one.fence is not None), self.workers[0])
         for _ in range(150):
             before = self.database.commits
-            self.workers[0].round()
+            worker.round()
             idle = self.database.commits - before <= 1  # at most a renewal of the lease
             self.look()
             self.chance.time += 9.0 if idle else 3.0
             if all(job.state in JOB_TERMINAL for job in self.witness.jobs.values()):
                 break
-        for _ in range(2):  # claims of dead workers run out, and what is over is released
-            self.chance.time += 61.0
-            self.workers[0].round()
+        # Claims of dead workers run out, what is over is released, and what could not be told is told later.
+        for seconds in (61.0, 61.0, 300.0, 1000.0, 3600.0):
+            self.chance.time += seconds
+            worker.kill()  # its lease has run out anyway
+            worker.round()
+            with self.database.read() as connection:
+                if not outbox.owed(connection):
+                    break
         with self.database.engine.connect() as connection, connection.begin():
             self.witness.in_the_end(connection, self.chance.time, self.silent)
 

@@ -151,9 +151,9 @@ def test_a_trainer_that_starts_again_takes_back_its_end() -> None:
 
 
 def test_an_intent_is_renewed_only_while_it_is_one() -> None:
-    again = (EventType.ATTEMPT_INTENDED, {})
+    again = (EventType.ATTEMPT_INTENDED, {"deadline": 99.0})
     renewed = told(*LAUNCHED, again)[1][1]
-    assert (renewed.calls, renewed.intent_at) == (2, 4.0)
+    assert (renewed.calls, renewed.intent_at, renewed.deadline) == (2, 4.0, 99.0)
     kept = told(*LAUNCHED, (EventType.ATTEMPT_LAUNCHED, {"handle": "h"}), again)[1][1]
     assert (kept.calls, kept.intent_at, kept.state) == (1, 3.0, AttemptState.LAUNCHING)
 
