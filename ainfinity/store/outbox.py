@@ -12,7 +12,7 @@ from ainfinity.store.tables import core
 
 DELIVERY = core("delivery")
 
-#: A delivery is told again after 2, 4, 8… seconds, at most an hour, and given up after so many tries.
+#: A delivery that failed is tried again after 2, 4, 8… seconds, at most an hour, and given up after so many tries.
 MAX_TRIES = 10
 BACKOFF = 2.0
 _LONGEST = 3600.0
@@ -53,18 +53,19 @@ def is_due(connection: Connection, place: str, now: float) -> bool:
 def claim(connection: Connection, place: str, now: float, lease: float, limit: int) -> list[Claim]:
     """Claim up to `limit` deliveries to one place for `lease` seconds, in the order of their events.
 
-    A claim that runs out unsettled, because its owner died, can be claimed again; it has used up one try.
+    A claim that runs out unsettled, because its owner died, can be claimed again and has used up no try: many claims
+    die with one owner, and a notice must not be given up for that.
     """
     due = connection.execute(_TO_CLAIM, {"now": now, "at_place": place, "at_most": limit})
     claims = [Claim(row.id, row.place, row.job_id, row.event_seq, row.tries + 1) for row in due]
     if claims:
         mine = DELIVERY.update().where(DELIVERY.c.id.in_([one.id for one in claims]))
-        connection.execute(mine.values(claimed_until=now + lease, tries=DELIVERY.c.tries + 1))
+        connection.execute(mine.values(claimed_until=now + lease))
     return claims
 
 
 def void_claims(connection: Connection, places: Sequence[str]) -> None:
-    """Make what was claimed at these places due again, for a new owner of them all. The tries stay counted."""
+    """Make what was claimed at these places due again, for a new owner of them all."""
     mine = (DELIVERY.c.place.in_(places), DELIVERY.c.state == "owed", DELIVERY.c.claimed_until.is_not(None))
     connection.execute(DELIVERY.update().where(*mine).values(claimed_until=None))
 
@@ -83,7 +84,8 @@ def settle(
     tries = connection.execute(sa.select(DELIVERY.c.tries).where(*open_one)).scalar_one_or_none()
     if tries is None:
         return False
-    values: dict[str, object] = {"claimed_until": None, "detail": detail}
+    tries += 1
+    values: dict[str, object] = {"claimed_until": None, "detail": detail, "tries": tries}
     if ok:
         values["state"] = "sent"
     elif tries >= max_tries:
