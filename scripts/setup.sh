@@ -48,7 +48,7 @@ command -v "${CXX:-g++}" >/dev/null 2>&1 ||
         "Debian, Ubuntu: sudo apt install python$version-dev"
 free_kib=$(df -Pk . | awk 'NR == 2 { print $4 }')
 if [ ! -d $venv ] && [ "$free_kib" -lt 6000000 ]; then
-    echo "setup: only $((free_kib / 1000000)) GB are free here; the packages take 3 GB, or 8 GB with CUDA." >&2
+    echo "setup: only $((free_kib / 1000000)) GB are free here; the packages take 2 GB, or 8 GB with CUDA." >&2
 fi
 
 # A .venv whose interpreter is gone or too old (an upgrade of the system) is made anew.
