@@ -20,6 +20,7 @@ from ainfinity.store.events import JOB
 
 #: Transactions stay short, so that no other writer waits long.
 _BATCH = 200
+_SEQ_BY_ID = sa.select(JOB.c.id, JOB.c.seq).where(JOB.c.id.in_(sa.bindparam("ids", expanding=True)))
 
 
 class Recorder:
@@ -54,7 +55,7 @@ class Recorder:
         self, connection: Connection, batch: Sequence[tuple[LiveJob, Decision]]
     ) -> list[tuple[LiveJob, Decision]]:
         ids = [job.job.id for job, _ in batch]
-        rows = connection.execute(sa.select(JOB.c.id, JOB.c.seq).where(JOB.c.id.in_(ids)))
+        rows = connection.execute(_SEQ_BY_ID, {"ids": ids})
         current = {row.id: row.seq for row in rows}
         return [(job, decision) for job, decision in batch if current.get(job.job.id) == job.seq]
 

@@ -16,6 +16,9 @@ from ainfinity.store.jobs import attempt_folds
 _EXTRA = ("name", "owner", "infra", "slots", "priority", "seq")
 _COLUMNS = [JOB.c[name] for name in (*JOB_FOLD, *_EXTRA)]
 _STATES = tuple(str(state) for state in JOB_ENGINE)
+# Built once: to build a statement of so many columns costs more than to run it.
+_LIVE = sa.select(*_COLUMNS).where(JOB.c.state.in_(_STATES))
+_CHANGED = sa.select(*_COLUMNS).where(JOB.c.seq > sa.bindparam("cursor"))
 
 
 @dataclass(slots=True)
@@ -51,15 +54,10 @@ class LiveView:
 
     def refresh(self, connection: Connection) -> None:
         """Take in every job that changed since the last refresh; the first one reads all live jobs."""
-        statement = sa.select(*_COLUMNS)
-        if self.cursor < 0:
-            statement = statement.where(JOB.c.state.in_(_STATES))
-        else:
-            statement = statement.where(JOB.c.seq > self.cursor)
         cursor = last_seq(connection)
         if cursor == self.cursor:
             return
-        rows = connection.execute(statement).all()
+        rows = connection.execute(_LIVE if self.cursor < 0 else _CHANGED, {"cursor": self.cursor}).all()
         live = [row for row in rows if row.state in _STATES]
         for row in rows:
             if row.state not in _STATES:

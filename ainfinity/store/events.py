@@ -29,7 +29,20 @@ _ATTEMPT_BY_KEY = sa.select(*(ATTEMPT.c[name] for name in ATTEMPT_FOLD)).where(
 )
 _LAST_SEQ = sa.select(sa.func.coalesce(sa.func.max(EVENT.c.seq), 0))
 _INSERT = EVENT.insert()
+_INSERT_ATTEMPT = ATTEMPT.insert()
+_UPDATE_JOB = JOB.update().where(JOB.c.id == sa.bindparam("key_job"))
+_UPDATE_ATTEMPT = ATTEMPT.update().where(
+    ATTEMPT.c.job_id == sa.bindparam("key_job"), ATTEMPT.c.number == sa.bindparam("key_number")
+)
 _EVENT_COLUMNS = (EVENT.c.seq, EVENT.c.job_id, EVENT.c.attempt, EVENT.c.type, EVENT.c.at, EVENT.c.actor, EVENT.c.data)
+
+_AFTER = (
+    sa.select(*_EVENT_COLUMNS)
+    .where(EVENT.c.seq > sa.bindparam("after"))
+    .order_by(EVENT.c.seq)
+    .limit(sa.bindparam("at_most"))
+)
+_AFTER_OF_JOB = _AFTER.where(EVENT.c.job_id == sa.bindparam("key_job"))
 
 #: Events that change no row; a log of them alone needs no fold.
 _FACTS = frozenset({EventType.TRAINER_SAMPLE, EventType.TRAINER_WARNING})
@@ -114,7 +127,7 @@ def _fold_rows(connection: Connection, job_id: str, events: Sequence[Event], pla
         _save_attempt(connection, old[number], new[number], seq)
     if changed or job is not before:
         values = _difference(before, job) | {"seq": seq}
-        connection.execute(JOB.update().where(JOB.c.id == job_id).values(values))
+        connection.execute(_UPDATE_JOB, values | {"key_job": job_id})
     if places:
         _owe(connection, events, row.notify, places)
 
@@ -136,10 +149,10 @@ def _save_attempt(connection: Connection, old: AttemptFold | None, new: AttemptF
         return
     if old is None:
         values = asdict(new) | {"state": str(new.state), "seq": seq}
-        connection.execute(ATTEMPT.insert().values(values))
+        connection.execute(_INSERT_ATTEMPT, values)
         return
-    place = (ATTEMPT.c.job_id == new.job_id) & (ATTEMPT.c.number == new.number)
-    connection.execute(ATTEMPT.update().where(place).values(_difference(old, new) | {"seq": seq}))
+    values = _difference(old, new) | {"seq": seq, "key_job": new.job_id, "key_number": new.number}
+    connection.execute(_UPDATE_ATTEMPT, values)
 
 
 def _owe(connection: Connection, events: Iterable[Event], notify: str, places: Sequence[str]) -> None:
@@ -160,10 +173,9 @@ def _owe(connection: Connection, events: Iterable[Event], notify: str, places: S
 
 def read(connection: Connection, job_id: str = "", *, after: int = 0, limit: int = 1000) -> list[Event]:
     """Return events after the cursor in order of `seq`, of one job or of all."""
-    statement = sa.select(*_EVENT_COLUMNS).where(EVENT.c.seq > after).order_by(EVENT.c.seq).limit(limit)
-    if job_id:
-        statement = statement.where(EVENT.c.job_id == job_id)
-    return [event_of(row) for row in connection.execute(statement)]
+    statement = _AFTER_OF_JOB if job_id else _AFTER
+    found = connection.execute(statement, {"after": after, "at_most": limit, "key_job": job_id})
+    return [event_of(row) for row in found]
 
 
 def get(connection: Connection, seq: int) -> Event:

@@ -40,6 +40,12 @@ def _rows() -> sa.Select[Any]:
     return sa.select(*columns).select_from(JOB.outerjoin(PROGRESS, PROGRESS.c.job_id == JOB.c.id))
 
 
+_ROWS_BY_ID = _rows().where(JOB.c.id.in_(sa.bindparam("ids", expanding=True)))
+_ATTEMPTS_BY_KEY = sa.select(*(ATTEMPT.c[name] for name in (*ATTEMPT_FOLD, "log_offset", "line_seq"))).where(
+    sa.tuple_(ATTEMPT.c.job_id, ATTEMPT.c.number).in_(sa.bindparam("keys", expanding=True))
+)
+
+
 def _row(found: Any) -> JobRow:
     values = {name: getattr(found, name) for name in _ROW}
     values["tags"] = tuple(values["tags"])
@@ -82,8 +88,8 @@ def by_ids(connection: Connection, ids: Iterable[str]) -> list[JobRow]:
     rows: list[JobRow] = []
     wanted = list(dict.fromkeys(ids))
     for start in range(0, len(wanted), 500):
-        part = _rows().where(JOB.c.id.in_(wanted[start : start + 500]))
-        rows.extend(_row(found) for found in connection.execute(part))
+        part = connection.execute(_ROWS_BY_ID, {"ids": wanted[start : start + 500]})
+        rows.extend(_row(found) for found in part)
     return rows
 
 
@@ -229,9 +235,7 @@ def attempt_folds(connection: Connection, keys: Iterable[tuple[str, int]]) -> di
     """Return (fold, log offset, trainer seq) of the given attempts, by job id."""
     found: dict[str, tuple[AttemptFold, int, int]] = {}
     wanted = list(keys)
-    columns = [ATTEMPT.c[name] for name in (*ATTEMPT_FOLD, "log_offset", "line_seq")]
     for start in range(0, len(wanted), 400):
-        part = sa.select(*columns).where(sa.tuple_(ATTEMPT.c.job_id, ATTEMPT.c.number).in_(wanted[start : start + 400]))
-        for row in connection.execute(part):
+        for row in connection.execute(_ATTEMPTS_BY_KEY, {"keys": wanted[start : start + 400]}):
             found[row.job_id] = (attempt_fold(row), row.log_offset, row.line_seq)
     return found

@@ -6,8 +6,9 @@ import multiprocessing
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from tests.sim.simulation import Switches, ground, play
+from tests.sim.simulation import Switches, ground, memory_folder, play
 
 #: Schedules that one process plays on one database file.
 _CHUNK = 50
@@ -37,11 +38,11 @@ class Report:
         return "\n".join(lines)
 
 
-def _play_chunk(chunk: tuple[int, int, int, Switches]) -> tuple[int, dict[int, str], Counter[str]]:
-    first, count, enough, switches = chunk
+def _play_chunk(chunk: tuple[Path, int, int, int, Switches]) -> tuple[int, dict[int, str], Counter[str]]:
+    folder, first, count, enough, switches = chunk
     broken: dict[int, str] = {}
     happened: Counter[str] = Counter()
-    with ground() as place:
+    with ground(folder) as place:
         for seed in range(first, first + count):
             outcome = play(place, seed, switches)
             happened += outcome.happened
@@ -55,16 +56,20 @@ def _play_chunk(chunk: tuple[int, int, int, Switches]) -> tuple[int, dict[int, s
 def play_many(first: int, count: int, jobs: int, switches: Switches | None = None, enough: int = 5) -> Report:
     """Play `count` schedules from seed `first` on; stop early once `enough` of them broke."""
     report, began = Report(), time.monotonic()
-    chunks = [
-        (start, min(_CHUNK, first + count - start), enough, switches or Switches())
-        for start in range(first, first + count, _CHUNK)
-    ]
-    with multiprocessing.get_context("spawn").Pool(min(jobs, len(chunks))) as pool:
-        for played, broken, happened in pool.imap_unordered(_play_chunk, chunks):
-            report.played += played
-            report.broken |= broken
-            report.happened += happened
-            if len(report.broken) >= enough:
-                break
+    # Processes are ended in mid-schedule once enough broke, so the folder is not theirs to remove.
+    with memory_folder() as folder:
+        chunks = [
+            (folder, start, min(_CHUNK, first + count - start), enough, switches or Switches())
+            for start in range(first, first + count, _CHUNK)
+        ]
+        with multiprocessing.get_context("spawn").Pool(min(jobs, len(chunks))) as pool:
+            for played, broken, happened in pool.imap_unordered(_play_chunk, chunks):
+                report.played += played
+                report.broken |= broken
+                report.happened += happened
+                if len(report.broken) >= enough:
+                    break
+            pool.terminate()
+            pool.join()
     report.seconds = time.monotonic() - began
     return report

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
-import shutil
 import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -62,18 +61,22 @@ class Ground:
 
 
 @contextmanager
-def ground() -> Generator[Ground]:
-    """A place to play schedules on, in memory where the system has a memory disk."""
+def memory_folder() -> Generator[Path]:
+    """A folder of a while, in memory where the system has a memory disk."""
     memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="ainfinity-sim-", dir=memory if memory.is_dir() else None))
-    logging.disable(logging.CRITICAL)
-    try:
-        made = Ground(folder)
+    with tempfile.TemporaryDirectory(prefix="ainfinity-sim-", dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def ground(parent: Path | None = None) -> Generator[Ground]:
+    """A place to play schedules on, in a folder of its own."""
+    with ExitStack() as stack:
+        logging.disable(logging.CRITICAL)
+        stack.callback(logging.disable, logging.NOTSET)
+        made = Ground(Path(tempfile.mkdtemp(dir=parent or stack.enter_context(memory_folder()))))
+        stack.callback(made.database.close)
         yield made
-        made.database.close()
-    finally:
-        logging.disable(logging.NOTSET)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class SimWorker:
