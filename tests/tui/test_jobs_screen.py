@@ -272,3 +272,12 @@ async def test_only_the_rows_that_changed_are_drawn_again(some: MemoryClient, mo
         pilot.app._tick()
         await settle(pilot)
         assert set(drawn) == {1}
+
+
+async def test_a_second_that_passes_while_the_table_goes_is_harmless(some: MemoryClient) -> None:
+    """As it does when the app ends: the timer is stopped after the widgets."""
+    async with on_stage(some) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, JobsScreen)
+        await screen.table.remove()
+        screen.tick(NOW + 1)

@@ -69,7 +69,8 @@ class JobsScreen(Front):
 
     def tick(self, now: float) -> None:
         """Let ages and ETAs go on."""
-        self.table.tick(now)
+        if self.table.is_attached:  # while the app ends, its timer outlives the table
+            self.table.tick(now)
 
     def title_text(self, cells: int) -> Line:
         """Return the counts by state and whether a worker is alive."""
