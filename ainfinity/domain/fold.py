@@ -121,7 +121,8 @@ def _retried(job: JobFold, event: Event) -> JobFold:
         failures=0,
         losses=0,
         resume_step=_whole(event.data.get("from_step")),
-        result={},
+        # It goes on from a checkpoint, so what was measured before any training still is the "before".
+        result={key: value for key, value in job.result.items() if key == "eval_first"},
     )
 
 

@@ -199,12 +199,6 @@ def add_artifacts(connection: Connection, rows: Sequence[ArtifactRow]) -> None:
             connection.execute(ARTIFACT.insert().values(values))
 
 
-def live_count(connection: Connection) -> int:
-    """Return how many jobs are not over."""
-    statement = sa.select(sa.func.count()).select_from(JOB).where(JOB.c.state.in_(_LIVE))
-    return connection.execute(statement).scalar_one()
-
-
 def live_work_count(connection: Connection) -> int:
     """Return how many jobs the engine has something to do for; those that wait for a person do not count."""
     statement = sa.select(sa.func.count()).select_from(JOB).where(JOB.c.state.in_(_ENGINE))

@@ -169,3 +169,18 @@ def test_an_attempt_that_is_over_stays_over() -> None:
             after = fold_attempt(attempt, Event(kind, "j", 1.0, "x", 1))
             assert after is not None
             assert after.state == state
+
+
+def test_a_retry_keeps_the_loss_from_before_any_training() -> None:
+    def event(kind: EventType, attempt: int = 0, **data: float) -> Event:
+        return Event(kind, "j", 1.0, "x", attempt, dict(data))
+
+    job = JobFold("j", JobState.RUNNING, attempt=1)
+    for one in (
+        event(EventType.TRAINER_EVAL, 1, loss=3.7),
+        event(EventType.FAILED),
+        event(EventType.RETRIED),
+        event(EventType.TRAINER_EVAL, 2, loss=2.9),
+    ):
+        job = fold_job(job, one)
+    assert (job.result["eval_first"], job.result["eval_last"]) == ({"loss": 3.7}, {"loss": 2.9})
