@@ -36,12 +36,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return found[0] if found else ""
 
 
-def is_override(text: str) -> bool:
-    """Whether `text` is written as `key=value`."""
-    key, separator, _ = text.partition("=")
-    return bool(separator and key)
-
-
 def full_place(key: str) -> tuple[str, ...]:
     """Return the path from the root that a full or short dotted key means. Errors: UsageError."""
     place = tuple(key.split("."))

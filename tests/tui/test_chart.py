@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import time
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,20 +117,3 @@ def test_a_resumed_run_replaces_the_steps_it_does_again(points: list[tuple[int, 
 def test_what_is_no_number_is_left_out_and_counted() -> None:
     series = Series([(1, 2.0), (2, None), (3, float("nan")), (4, "x"), (5, 1.0)])
     assert (series.xs, series.holes) == ([1, 5], 3)
-
-
-@pytest.mark.parametrize("size", [(200, 40)])
-def test_a_million_points_take_as_long_as_a_few_thousand(size: tuple[int, int]) -> None:
-    noise = random.Random(7)
-    few = Series((step, noise.random()) for step in range(10_000))
-    many = Series((step, noise.random()) for step in range(1_000_000))
-
-    def cost(series: Series) -> float:
-        times: list[float] = []
-        for _ in range(7):
-            begun = time.process_time()
-            draw(series, Series(), *size)
-            times.append(time.process_time() - begun)
-        return min(times)
-
-    assert cost(many) < 5 * cost(few)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -186,18 +185,3 @@ def test_find_by_id_name_and_beginning() -> None:
         None,
         None,
     ]
-
-
-def test_a_key_in_the_filter_costs_a_small_part_of_reading_ten_thousand_jobs() -> None:
-    rows = [job_row(f"j{index}", f"name-{index}", submitted_at=NOW - index) for index in range(10_000)]
-    begun = time.process_time()
-    model = JobsModel(rows)
-    model.set_filter("name")  # the first key makes the texts
-    building = time.process_time() - begun
-    begun = time.process_time()
-    keys = ("name-", "name-9", "name-99", "name-999", "name-9999")
-    for words in keys:
-        model.set_filter(words)
-    per_key = (time.process_time() - begun) / len(keys)
-    assert model.visible == ["j9999"]
-    assert per_key < building / 4
