@@ -66,6 +66,8 @@ def render_task(spec: JobSpec, launch: Launch) -> dict[str, Any]:
         raise InvalidSpec(f"{launch.attempt!r} cannot name an attempt.", field="attempt")
     # A folder an attempt: nodes may share their home, and a cluster may be used again.
     folder = f"~/.ainfinity/attempts/{launch.attempt}"
+    if spec.recipe is None:
+        raise InvalidSpec("A SkyPilot task is launched as it is.", field="sky")
     recipe, mounts = _send_inputs(spec.as_json()["recipe"], folder)
     mounts[f"{folder}/trainer/training"] = _source(launch.trainer_dir, "trainer_dir")
     task: dict[str, Any] = {

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ainfinity.client.port import Client
     from ainfinity.schema.training_job import JobSpec
     from ainfinity.schema.views import JobRow, PlanView
+    from training.recipe import Recipe
 
 
 def launch_job(
@@ -162,22 +163,27 @@ def _confirm(spec: JobSpec, view: PlanView) -> bool:
 def describe_plan(spec: JobSpec, view: PlanView) -> None:
     """Tell what is about to be launched."""
     candidate: Mapping[str, Any] = view.plan.get("candidate", {})
-    recipe, resources = spec.recipe, spec.resources
+    resources = spec.resources
     price = candidate.get("price_per_hour")
     cost = "free" if price == 0 else "price unknown" if price is None else f"${number(price)} an hour"
     nodes = f"{resources.nodes} nodes, " if resources.nodes > 1 else ""
     where = (
         f"{resources.infra}, {nodes}{resources.gpus or 'CPU or this machine’s GPUs'}, {resources.ranks} rank(s) a node"
     )
-    how = f"LoRA r={recipe.lora.r}" if recipe.lora else "all weights"
-    steps = view.plan.get("steps")
-    length = f"{steps} steps" if steps else f"{number(recipe.epochs)} epochs"
     say(f"Plan {view.plan_hash} for {spec.name}")
-    say(f"  model  {harmless(recipe.model)} ({how}, {recipe.precision}, ZeRO {recipe.zero_stage})")
-    say(f"  data   {harmless(recipe.data)}, {view.plan.get('data_rows') or '?'} rows, trained on: {recipe.train_on}")
-    say(f"  steps  {length}, lr {number(recipe.lr)}")
+    if spec.recipe is not None:
+        _describe_recipe(spec.recipe, view)
     say(f"  where  {where}; {cost}")
     if spec.policy.max_duration:
         say(f"  limit  {duration(spec.policy.max_duration)}")
     for finding in view.findings:
         say(f"  note   {harmless(finding)}")
+
+
+def _describe_recipe(recipe: Recipe, view: PlanView) -> None:
+    how = f"LoRA r={recipe.lora.r}" if recipe.lora else "all weights"
+    steps = view.plan.get("steps")
+    length = f"{steps} steps" if steps else f"{number(recipe.epochs)} epochs"
+    say(f"  model  {harmless(recipe.model)} ({how}, {recipe.precision}, ZeRO {recipe.zero_stage})")
+    say(f"  data   {harmless(recipe.data)}, {view.plan.get('data_rows') or '?'} rows, trained on: {recipe.train_on}")
+    say(f"  steps  {length}, lr {number(recipe.lr)}")

@@ -176,6 +176,7 @@ class FakeCompute:
     """The backend over a world. `idempotent` makes a second launch of a name find the first, as a kind backend does."""
 
     name = "fake"
+    remote = False
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class LocalCompute:
 
     name = "local"
     lag = 0.0
+    remote = False
 
     def __init__(
         self,

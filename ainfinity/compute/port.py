@@ -34,6 +34,8 @@ class LaunchRequest:
     #: Unix seconds at which the run wrapper ends the attempt by itself; None means no limit.
     deadline: float | None = None
     resume_step: int | None = None
+    #: The whole `JobSpec` as JSON, for backends that render a task of their own from it.
+    spec: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,17 @@ class Compute(Protocol):
 
     Every method but `launch` is safe to repeat. Any of them raises `ComputeUnreachable` when the backend does not
     answer, which says nothing about the attempts. None of them blocks for as long as an attempt takes.
+
+    With `remote`, the engine makes all calls but `read_lines` on threads, several at once but never two about the same
+    attempt; `read_lines` must answer at once, from what was fetched before.
     """
 
     #: The name that specs and rows use, for example `local`.
     name: str
     #: How long after a launch call the attempt may still be missing from `observe_all`, in seconds.
     lag: float
+    #: Whether its calls cross a network and may take long.
+    remote: bool
 
     def capacity(self) -> int | None:
         """Return how many slots there are in all, or None where the backend queues by itself."""
@@ -86,6 +93,14 @@ class Compute(Protocol):
 
     def verify(self, name: str, files: Sequence[Mapping[str, Any]]) -> str:
         """Check that each `{path, size, sha256}` lies durable where it should; return "" or what is wrong."""
+        ...
+
+    def extend(self, name: str, deadline: float | None) -> None:
+        """Have the attempt end itself at another time, in Unix seconds; None takes its limit away.
+
+        Errors:
+            ComputeUnreachable: it was not told. Refused: it cannot be told any more.
+        """
         ...
 
     def release(self, name: str) -> None:

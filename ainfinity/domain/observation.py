@@ -9,6 +9,8 @@ from enum import StrEnum
 class Phase(StrEnum):
     """How far an attempt's machine or process is, in the backend's eyes."""
 
+    #: It waits for a machine, or its machine is being provisioned.
+    PENDING = "pending"
     SETTING_UP = "setting_up"
     RUNNING = "running"
     RECOVERING = "recovering"
@@ -31,3 +33,9 @@ class Observation:
     handle: str = ""
     exit_code: int | None = None
     reason: str = ""
+    #: Dollars an hour for all its nodes, of what was really given; None where that is unknown.
+    price_per_hour: float | None = None
+    #: What was given, in words, for example `2x H100:8 aws/us-east-1`; "" where that is unknown.
+    given: str = ""
+    #: How often the backend itself moved it to a new machine.
+    recoveries: int = 0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ainfinity.compute.port import LaunchRequest
 from ainfinity.core.config import Settings
@@ -56,7 +56,7 @@ def build_request(
         name=attempt.name,
         job_id=job.id,
         attempt=attempt.number,
-        recipe=recipe_to_dict(spec.recipe),
+        recipe=recipe_to_dict(spec.recipe) if spec.recipe is not None else {},
         output_dir=str(folder / "output"),
         checkpoint_dir=str(folder / "checkpoints"),
         slots=resources.slots,
@@ -67,6 +67,7 @@ def build_request(
         secrets=values,
         deadline=attempt.deadline,
         resume_step=attempt.resume_step,
+        spec=spec.as_json(),
     )
 
 
@@ -84,8 +85,12 @@ def provenance(spec: Mapping[str, Any]) -> dict[str, Any]:
         "platform": platform.platform(terse=True),
         "machine": platform.machine(),
         "interpreter": spec["resources"].get("python") or Path(sys.executable).name,
-        "seed": spec["recipe"].get("seed"),
+        "seed": _seed(spec.get("recipe")),
     }
+
+
+def _seed(recipe: Any) -> Any:
+    return cast("dict[str, Any]", recipe).get("seed") if isinstance(recipe, dict) else None
 
 
 @cache

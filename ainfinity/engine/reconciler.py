@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ainfinity.compute.port import Compute
 from ainfinity.core.config import Settings
@@ -35,6 +36,11 @@ Probe = Callable[[str], None]
 
 def no_probe(step: str) -> None:
     """Do nothing at a named step; tests put a crash here."""
+
+
+def _recovers(policy: Mapping[str, Any]) -> bool:
+    """Whether a lost attempt is followed by another; specs stored earlier call it `on_lost`."""
+    return policy.get("recover", "never" if policy.get("on_lost") == "fail" else "auto") == "auto"
 
 
 @dataclass(slots=True)
@@ -159,7 +165,7 @@ class Reconciler:
 
     def _rules_for(self, job: LiveJob, lag: float) -> Rules:
         policy = job.spec["policy"]
-        key = (int(policy.get("retries", 0)), policy.get("on_lost", "resume") == "resume", lag)
+        key = (int(policy.get("retries", 0)), _recovers(policy), lag)
         if key not in self._rules:
             # A backend without lag knows at once what is there; elsewhere "not found" needs the grace to be believed.
             grace = max(self.settings.grace, lag) if lag else 0.0

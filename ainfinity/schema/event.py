@@ -36,6 +36,25 @@ class EventType(StrEnum):
     ATTEMPT_CANCELLED = "attempt.cancelled"
     ATTEMPT_LOST = "attempt.lost"
 
+    #: What was really given: `price_per_hour` (None: unknown), `given` in words, `region`, `nodes`.
+    ATTEMPT_GIVEN = "attempt.given"
+    #: Nothing new for `stuck_after` while contact was good; and a sign of life after that.
+    ATTEMPT_STUCK = "attempt.stuck"
+    ATTEMPT_UNSTUCK = "attempt.unstuck"
+    #: The machine stays until `until` though the attempt ended: `reason`.
+    ATTEMPT_KEPT = "attempt.kept"
+    #: The deadline is `deadline` now: asked for by a person, and told to the machine.
+    EXTEND_REQUESTED = "job.extend_requested"
+    ATTEMPT_EXTENDED = "attempt.extended"
+    KEEP_REQUESTED = "job.keep_requested"
+    TEARDOWN_REQUESTED = "job.teardown_requested"
+    #: A job that was started with plain SkyPilot is ours to show, and after the claim to end.
+    ADOPTED = "job.adopted"
+    CLAIMED = "job.claimed"
+    #: A machine with our name that no live job owns. `job_id` is that of the job in its name.
+    ORPHAN_FOUND = "orphan.found"
+    ORPHAN_REMOVED = "orphan.removed"
+
     CONTACT_LOST = "contact.lost"
     CONTACT_RESTORED = "contact.restored"
 

@@ -7,9 +7,9 @@ what can be trained. Specs hold names of secrets, never their values.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ainfinity.core.constants import SECRET_NAME_PATTERN
 from training.recipe import Recipe
@@ -30,6 +30,22 @@ def _check_secret(name: str) -> str:
     return name
 
 
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(value: Any) -> Any:
+    """Return seconds for `90`, `90s`, `20m`, `2h` or `1.5d`; anything else as it is, for pydantic to refuse."""
+    if isinstance(value, str):
+        found = _DURATION.fullmatch(value.strip())
+        if found is None:
+            raise ValueError("must be a duration such as 90s, 20m, 2h or 1d")
+        return float(found["number"]) * _SECONDS[found["unit"]]
+    return value
+
+
+#: Seconds; people write `20m`, `2h`.
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 JobName = Annotated[str, AfterValidator(_check_name)]
 SecretName = Annotated[str, AfterValidator(_check_secret)]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:=/-]+$")]
@@ -65,6 +81,17 @@ class Resources(_Frozen):
         description="Container image, as `docker:name:tag`.",
     )
     spot: bool = Field(default=False, description="Whether a preemptible machine will do.")
+    mode: Literal["auto", "managed", "cluster"] = Field(
+        default="auto",
+        description="`managed`: SkyPilot recovers the job on a new machine; `cluster`: one machine, ended by us; "
+        "`auto`: managed where a controller can run and `storage` is set, else cluster.",
+    )
+    storage: str | None = Field(
+        default=None,
+        pattern=r"^(/[\w./+,=@%-]*|(s3|gs|r2|https|oci|nebius|cos|azure)://[\w./+,=@%-]+)$",
+        description="Durable place for checkpoints and the model that every machine of the job sees: a shared folder, "
+        "or a bucket as `s3://bucket/path`. Unset: the machine's own disk, from which the model is brought home.",
+    )
     python: str | None = Field(
         default=None,
         pattern=r"^/[^\s'\"\\$`;&|<>]*$",
@@ -98,22 +125,46 @@ class Policy(_Frozen):
     )
     priority: int = Field(default=0, ge=-100, le=100, description="Higher goes first, equal ones in order.")
     retries: int = Field(default=0, ge=0, le=100, description="New attempts after a failure of the job itself.")
-    on_lost: Literal["resume", "fail"] = Field(
-        default="resume",
-        description="After the machine vanished or rebooted: resume from the checkpoint in a new attempt, or fail.",
+    recover: Literal["auto", "never"] = Field(
+        default="auto",
+        description="After the machine was preempted or vanished: go on from the checkpoint, or fail.",
     )
-    max_duration: float | None = Field(
-        default=None, gt=0, description="Seconds after which an attempt checkpoints and ends, on its own machine too."
+    max_duration: Duration | None = Field(
+        default=None,
+        description="Seconds, or `4h`, after which an attempt checkpoints and ends, on its own machine too.",
+    )
+    stuck_after: Duration | None = Field(
+        default=None,
+        description="Seconds, or `20m`, without a new step, heartbeat or log line, after which `on_stuck` is done.",
+    )
+    on_stuck: Literal["alert", "restart", "stop"] = Field(
+        default="alert", description="Tell the owner, restart from the newest checkpoint, or end the job."
+    )
+    keep_on_failure: Duration | None = Field(
+        default=None, description="Seconds, or `2h`, for which the machine of a failed attempt is kept to look at."
     )
     max_cost: float | None = Field(default=None, gt=0, description="Dollars the job may cost in total.")
     notify: Literal["finish", "all", "none"] = Field(default="finish", description="Which events the owner is told.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_earlier_words(cls, data: Any) -> Any:
+        """Specs stored before `recover` was there call it `on_lost`."""
+        if isinstance(data, dict) and "on_lost" in data:
+            given = cast("dict[str, Any]", data)
+            word = {"resume": "auto", "fail": "never"}.get(str(given["on_lost"]), given["on_lost"])
+            return {**{key: value for key, value in given.items() if key != "on_lost"}, "recover": word}
+        return cast("Any", data)
 
 
 class JobSpec(_Frozen):
     """One job. Immutable: a changed wish is a new job, or a retry with named changes."""
 
     name: JobName = Field(description="Unique among live jobs; part of cluster and folder names.")
-    recipe: Recipe = Field(description="What to train.")
+    recipe: Recipe | None = Field(default=None, description="What to train.")
+    sky: dict[str, Any] | None = Field(
+        default=None, description="Instead of a recipe: a SkyPilot task, launched as it is, every field unchanged."
+    )
     resources: Resources = Field(default_factory=Resources, description="Where it may run.")
     policy: Policy = Field(default_factory=Policy, description="What may be done for it.")
     tags: tuple[Tag, ...] = Field(default=(), max_length=32, description="For finding and grouping.")
@@ -132,11 +183,20 @@ class JobSpec(_Frozen):
 
     @model_validator(mode="after")
     def _check_together(self) -> JobSpec:
+        if (self.recipe is None) == (self.sky is None):
+            raise ValueError("recipe: give a recipe to train, or a SkyPilot task under `sky`, and not both")
+        if self.sky is not None and self.resources.infra == "local":
+            raise ValueError("resources.infra: a SkyPilot task does not run on this machine; set where it runs")
         if self.resources.infra == "local" and self.resources.nodes > 1:
             raise ValueError("resources.nodes: this machine is one node; set resources.infra, or nodes to 1")
         if self.resources.infra == "local" and self.resources.spot:
             raise ValueError("resources.spot: this machine cannot be preempted; remove it, or set resources.infra")
         return self
+
+    @property
+    def model(self) -> str:
+        """What is trained, for people; "" for a SkyPilot task."""
+        return self.recipe.model if self.recipe is not None else ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the spec as plain JSON values, from which `JobSpec.model_validate` gives it back."""

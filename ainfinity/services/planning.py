@@ -9,6 +9,7 @@ from ainfinity.schema.plan import Candidate, Plan, digest
 from ainfinity.schema.training_job import JobSpec
 from ainfinity.schema.views import PlanView
 from ainfinity.services.data import DataFacts, look_at
+from training.recipe import Recipe
 
 
 def make_plan(spec: JobSpec, backends: tuple[str, ...]) -> tuple[Plan, tuple[str, ...]]:
@@ -23,30 +24,33 @@ def make_plan(spec: JobSpec, backends: tuple[str, ...]) -> tuple[Plan, tuple[str
             hint=f"Use one of: {', '.join(backends)}; --dry-run shows the SkyPilot task that it would be.",
             field="resources.infra",
         )
-    facts = look_at(spec.recipe.data)
-    findings = [f"{spec.recipe.data}: {facts.rows} rows, {facts.size} bytes"]
-    held_out, eval_sha256 = spec.recipe.eval_rows, None
-    if spec.recipe.eval_data is not None:
-        eval_facts = look_at(spec.recipe.eval_data, field="recipe.eval_data")
+    price = 0.0 if spec.resources.infra == "local" else None
+    candidate = Candidate(
+        infra=spec.resources.infra, gpus=spec.resources.gpus, nodes=spec.resources.nodes, price_per_hour=price
+    )
+    if spec.recipe is None:
+        return Plan(candidate=candidate, spec_sha256=digest(spec.as_json())), ("a SkyPilot task, launched as it is",)
+    recipe = spec.recipe
+    facts = look_at(recipe.data)
+    findings = [f"{recipe.data}: {facts.rows} rows, {facts.size} bytes"]
+    held_out, eval_sha256 = recipe.eval_rows, None
+    if recipe.eval_data is not None:
+        eval_facts = look_at(recipe.eval_data, field="recipe.eval_data")
         held_out, eval_sha256 = eval_facts.rows, eval_facts.sha256
     findings.append(f"{held_out} rows held out" if held_out else "no held-out data: no loss before and after")
-    price = 0.0 if spec.resources.infra == "local" else None
     plan = Plan(
-        candidate=Candidate(
-            infra=spec.resources.infra, gpus=spec.resources.gpus, nodes=spec.resources.nodes, price_per_hour=price
-        ),
+        candidate=candidate,
         data_sha256=facts.sha256,
         data_rows=facts.rows,
         eval_data_sha256=eval_sha256,
-        steps=_steps(spec, facts),
+        steps=_steps(spec, recipe, facts),
         spec_sha256=digest(spec.as_json()),
     )
     return plan, tuple(findings)
 
 
-def _steps(spec: JobSpec, facts: DataFacts) -> int:
+def _steps(spec: JobSpec, recipe: Recipe, facts: DataFacts) -> int:
     """Optimizer steps if every row is kept; rows that the trainer drops make it fewer."""
-    recipe = spec.recipe
     if recipe.max_steps is not None:
         return recipe.max_steps
     rows = facts.rows - (recipe.eval_rows if recipe.eval_data is None else 0)

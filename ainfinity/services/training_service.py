@@ -141,7 +141,7 @@ class TrainingService:
             "name": spec.name,
             "owner": actor.name,
             "team": "local",
-            "model": spec.recipe.model,
+            "model": spec.model,
             "infra": spec.resources.infra,
             "gpus": spec.resources.gpus or "",
             "slots": spec.resources.slots,

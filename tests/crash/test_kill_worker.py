@@ -59,7 +59,7 @@ class Field:
             {
                 "name": f"job-{number}",
                 "recipe": {"model": "m", "data": str(self.folder / "chats.jsonl")},
-                "policy": {"retries": number % 2, "on_lost": "resume" if number % 3 else "fail"},
+                "policy": {"retries": number % 2, "recover": "auto" if number % 3 else "never"},
             }
         )
         self.submitted.append(self.service.launch_job(spec, f"key-{number}", ANN).id)

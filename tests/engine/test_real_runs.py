@@ -123,10 +123,10 @@ def test_a_supervisor_killed_is_a_loss_and_a_new_attempt_resumes(shop: Workshop)
     assert order.index("attempt.lost") < len(order) - 1 - order[::-1].index("attempt.intended")
 
 
-@pytest.mark.parametrize("on_lost", ["resume", "fail"])
-def test_after_a_reboot(shop: Workshop, on_lost: str) -> None:
+@pytest.mark.parametrize("recover", ["auto", "never"])
+def test_after_a_reboot(shop: Workshop, recover: str) -> None:
     """All processes are gone, and pids mean other processes now."""
-    job = shop.submit(attempts={1: "train(4)\nwait('there')"}, policy__on_lost=on_lost)
+    job = shop.submit(attempts={1: "train(4)\nwait('there')"}, policy__recover=recover)
     with shop.engine() as engine:
         engine.until(job, "running")
         trainer = shop.reached("first", "there")
@@ -142,10 +142,10 @@ def test_after_a_reboot(shop: Workshop, on_lost: str) -> None:
     assert not shop.engine(holder="early").fence.acquire()
     shop.clock.move(shop.settings.lease)  # the lease of the last worker, gone without a word, runs out
     with shop.engine(holder="first front") as engine:
-        assert engine.until(job, *OVER) == ("succeeded" if on_lost == "resume" else "failed")
+        assert engine.until(job, *OVER) == ("succeeded" if recover == "auto" else "failed")
     detail = shop.service.get_job_status(job)
     assert detail.attempts[0].state == "lost"
-    if on_lost == "resume":
+    if recover == "auto":
         started = [event.data["resumed_step"] for event in shop.events(job) if event.type == "trainer.started"]
         assert started == [None, 4]
     else:

@@ -49,7 +49,7 @@ def draw_spec(data: str, name: str, dice: random.Random) -> JobSpec:
         "approval": dice.choice(["auto", "auto", "auto", "required"]),
         "priority": dice.choice([0, 0, 5]),
         "retries": dice.choice([0, 0, 1]),
-        "on_lost": dice.choice(["resume", "resume", "fail"]),
+        "recover": dice.choice(["auto", "auto", "never"]),
         "notify": dice.choice(["finish", "finish", "all", "none"]),
         "max_duration": dice.choice([None, None, None, 6.0]),
     }
