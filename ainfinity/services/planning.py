@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 
 from ainfinity.core.exceptions import NotSupported
@@ -11,8 +12,11 @@ from ainfinity.schema.views import PlanView
 from ainfinity.services.data import DataFacts, look_at
 from training.recipe import Recipe
 
+#: How a data file is looked at: `look_at`, or what also keeps its bytes. Called with the path and the setting's name.
+Look = Callable[..., DataFacts]
 
-def make_plan(spec: JobSpec, backends: tuple[str, ...]) -> tuple[Plan, tuple[str, ...]]:
+
+def make_plan(spec: JobSpec, backends: tuple[str, ...], look: Look = look_at) -> tuple[Plan, tuple[str, ...]]:
     """Return the plan of a spec as things are now, and findings in words.
 
     Errors:
@@ -31,11 +35,11 @@ def make_plan(spec: JobSpec, backends: tuple[str, ...]) -> tuple[Plan, tuple[str
     if spec.recipe is None:
         return Plan(candidate=candidate, spec_sha256=digest(spec.as_json())), ("a SkyPilot task, launched as it is",)
     recipe = spec.recipe
-    facts = look_at(recipe.data)
+    facts = look(recipe.data)
     findings = [f"{recipe.data}: {facts.rows} rows, {facts.size} bytes"]
     held_out, eval_sha256 = recipe.eval_rows, None
     if recipe.eval_data is not None:
-        eval_facts = look_at(recipe.eval_data, field="recipe.eval_data")
+        eval_facts = look(recipe.eval_data, field="recipe.eval_data")
         held_out, eval_sha256 = eval_facts.rows, eval_facts.sha256
     findings.append(f"{held_out} rows held out" if held_out else "no held-out data: no loss before and after")
     plan = Plan(

@@ -29,6 +29,7 @@ from ainfinity.schema.states import ATTEMPT_LIVE, JOB_LIVE, JobState
 from ainfinity.schema.training_job import JobSpec
 from ainfinity.schema.views import JobDetail, JobQuery, JobRow, PlanView
 from ainfinity.services import planning
+from ainfinity.services.data import look_at
 from ainfinity.store import events, jobs
 from ainfinity.store.jobs import PLAN
 from ainfinity.store.store import Store
@@ -44,7 +45,8 @@ def random_id() -> str:
 class TrainingService:
     """Launch, watch and end jobs.
 
-    `missing_secrets` tells which of an owner's named secrets are not stored; `jobs_dir` is where a job's folder lies.
+    `missing_secrets` tells which of an owner's named secrets are not stored; `jobs_dir` is where a job's folder lies;
+    `keep_data` looks at a data file and keeps its bytes for the launch.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class TrainingService:
         new_id: Callable[[], str] = random_id,
         missing_secrets: Callable[[Sequence[str]], list[str]] | None = None,
         jobs_dir: Path | None = None,
+        keep_data: planning.Look = look_at,
     ) -> None:
         self.store = store
         self.backends = backends
         self.new_id = new_id
         self.missing_secrets = missing_secrets
         self.jobs_dir = jobs_dir
+        self.keep_data = keep_data
 
     def plan(self, spec: JobSpec) -> PlanView:
         """Validate and plan without storing anything. Errors: DataInvalid, InvalidSpec, NotSupported."""
@@ -90,7 +94,7 @@ class TrainingService:
             known = self._same_key(connection, key, key_sha256)
         if known is not None:
             return known
-        plan, _ = planning.make_plan(spec, self.backends)
+        plan, _ = planning.make_plan(spec, self.backends, self.keep_data)
         if plan_hash and plan.plan_hash != plan_hash:
             raise PlanChanged("The plan changed since it was shown.", hint="Look at the plan again, then launch.")
         self._check_secrets(spec)
@@ -292,7 +296,7 @@ class TrainingService:
             spec, standing, *_ = jobs.spec_and_plan(connection, job_id)
             row = jobs.get(connection, job_id)
         self._must_await(row)
-        plan, _ = planning.make_plan(validate(Document(spec)), self.backends)
+        plan, _ = planning.make_plan(validate(Document(spec)), self.backends, self.keep_data)
         if plan.plan_hash != standing:
             self._replan(job_id, plan, actor)
         if plan.plan_hash != (plan_hash or standing):
