@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 
 from ainfinity.core.exceptions import InvalidFile, InvalidSpec, NotFound
 from ainfinity.core.redact import redact
+from ainfinity.schema.data import is_dataset_ref
 from ainfinity.schema.document import MAX_BYTES, Document, Origin, Place, parse_document, read_document
 from ainfinity.schema.overrides import KNOWN, apply_overrides, nearest
 from ainfinity.schema.problems import problem, refuse_secrets, validate
@@ -179,6 +180,8 @@ def _resolve_paths(document: Document) -> None:
             looks_like_path = text.startswith((".", "~", "/")) or _URL.match(text)
             if key == "model" and not looks_like_path and not os.path.isdir(path):
                 continue  # a name on the hub
+            if key != "model" and is_dataset_ref(text) and not os.path.exists(path):
+                continue  # a data set that is kept, or not: the service knows
             if fault := _path_fault(key, text, path):
                 raise InvalidSpec(problem(document, ("recipe", key), fault), field=f"recipe.{key}")
             recipe[key] = path
