@@ -44,8 +44,10 @@ _AFTER = (
 )
 _AFTER_OF_JOB = _AFTER.where(EVENT.c.job_id == sa.bindparam("key_job"))
 
-#: Events that change no row; a log of them alone needs no fold.
-_FACTS = frozenset({EventType.TRAINER_SAMPLE, EventType.TRAINER_WARNING})
+#: Events that change no row; a log of them alone needs no fold, and no job either: an orphan's may be unknown here.
+_FACTS = frozenset(
+    {EventType.TRAINER_SAMPLE, EventType.TRAINER_WARNING, EventType.ORPHAN_FOUND, EventType.ORPHAN_REMOVED}
+)
 #: What an owner who wants to know everything is told besides the ends.
 _TOLD_WITH_ALL = frozenset(
     {EventType.ATTEMPT_RUNNING, EventType.ATTEMPT_RECOVERING, EventType.ATTEMPT_LOST, EventType.ATTEMPT_FAILED}
