@@ -39,3 +39,5 @@ class Observation:
     given: str = ""
     #: How often the backend itself moved it to a new machine.
     recoveries: int = 0
+    #: When its machines began to cost, in Unix seconds; None where that is unknown.
+    launched_at: float | None = None
