@@ -1,0 +1,1 @@
+"""Attempts on machines elsewhere, through SkyPilot."""
