@@ -18,6 +18,7 @@ from ainfinity.core.config import Settings
 from ainfinity.core.exceptions import DatabaseLocked, FolderUnwritable
 from ainfinity.core.secrets import open_secrets
 from ainfinity.schema.actor import Actor
+from ainfinity.schema.data import DatasetRow
 from ainfinity.schema.event import Event
 from ainfinity.schema.states import JOB_LIVE
 from ainfinity.schema.views import (
@@ -34,6 +35,7 @@ from ainfinity.schema.views import (
 )
 from ainfinity.services.artifacts import ArtifactService
 from ainfinity.services.changes import ChangeService
+from ainfinity.services.datasets import DatasetService
 from ainfinity.services.deliveries import DeliveryService
 from ainfinity.services.logs import LogService
 from ainfinity.services.provenance import source_of
@@ -62,7 +64,13 @@ class LocalClient:
         self.settings = settings
         self.actor = actor
         self.start_workers = start_workers
-        self._training = TrainingService(store, missing_secrets=self._missing_secrets, jobs_dir=settings.jobs_dir)
+        self._data = DatasetService(store, settings.data_dir)
+        self._training = TrainingService(
+            store,
+            missing_secrets=self._missing_secrets,
+            jobs_dir=settings.jobs_dir,
+            keep_data=self._data.keep,
+        )
         self._changes = ChangeService(store)
         self._logs = LogService(store, settings.attempts_dir)
         self._artifacts = ArtifactService(store, settings.attempts_dir)
@@ -79,10 +87,12 @@ class LocalClient:
 
     async def plan(self, spec: JobSpec) -> PlanView:
         """See `Client.plan`."""
-        return await self._call(self._training.plan, spec)
+        return await self._call(self._training.plan, await self._call(self._data.resolve, spec))
 
     async def submit(self, spec: JobSpec, key: str, *, plan_hash: str = "") -> JobRow:
         """See `Client.submit`. A worker is started if none is alive."""
+        spec = await self._call(self._data.resolve, spec)
+        await self._call(self._data.place, spec)
         source = await self._call(source_of, Path.cwd())
         row = await self._call(self._training.launch_job, spec, key, self.actor, plan_hash=plan_hash, provenance=source)
         await self.ensure_worker()
@@ -197,6 +207,23 @@ class LocalClient:
     async def pull(self, job: str, what: str, folder: str) -> Sequence[str]:
         """See `Client.pull`."""
         return await self._call(self._artifacts.pull, job, what, folder)
+
+    async def data_add(self, file: str, name: str = "") -> DatasetRow:
+        """See `Client.data_add`."""
+        return await self._call(self._data.add, file, self.actor, name=name)
+
+    async def data_list(self) -> Sequence[DatasetRow]:
+        """See `Client.data_list`."""
+        return await self._call(self._data.list)
+
+    async def data_show(self, name: str) -> tuple[DatasetRow, str]:
+        """See `Client.data_show`."""
+        row = await self._call(self._data.show, name)
+        return row, str(self._data.path_of(row))
+
+    async def data_remove(self, name: str) -> DatasetRow:
+        """See `Client.data_remove`."""
+        return await self._call(self._data.remove, name, self.actor)
 
     async def notices(self, place: str, *, limit: int = 20) -> Sequence[Notice]:
         """See `Client.notices`."""
