@@ -13,13 +13,17 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from ainfinity.core.constants import ATTEMPT_MARK, DEADLINE_MARK
 from ainfinity.core.exceptions import InvalidSpec
-from ainfinity.schema.training_job import JobSpec, Resources
+from ainfinity.schema.training_job import JobSpec
+from skylaunch.places import BUCKET_MOUNT, Places, find_places, is_bucket
+from skylaunch.raw import render_raw
+from skylaunch.templates import read_pins, read_template
 
 _ATTEMPT: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 #: SkyPilot quotes the source of a file mount with Python's repr, which is no shell quoting once it holds a quote sign,
@@ -31,23 +35,33 @@ _RESERVED_NAMES: Final = frozenset({"PATH", "HOME", "IFS", "BASH_ENV", "ENV", "S
 _LONGEST: Final = 96 * 1024  # Linux takes at most 128 KiB in one environment variable
 _FIRST_PORT: Final = 20000
 _PORTS: Final = 12000  # below the ports that Linux hands out by itself, from 32768
+_NOTICE: Final = 60  # seconds past its deadline before the trainer is told to end
+#: Minutes after which a machine that does nothing goes: with its model elsewhere, and with the only copy on its disk.
+_IDLE_EMPTY: Final = 10
+_IDLE_WITH_MODEL: Final = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What in a task belongs to one attempt. Folders with a leading `~` lie in the home on the machine."""
+    """What in a task belongs to one attempt."""
 
     #: The attempt's deterministic name; it becomes the task's name.
     attempt: str
-    #: Where on the machine the trainer writes its export and its checkpoints.
-    output_dir: str
-    checkpoint_dir: str
-    #: The folder `training` on this computer, which is sent along.
-    trainer_dir: str
+    #: The job's id; its output and checkpoints are the same for all its attempts.
+    job_id: str
     #: Unix seconds after which the attempt ends itself.
     deadline: float | None = None
+    #: The recipe with its files as they lie on this computer; by default the spec's own.
+    recipe: Mapping[str, Any] | None = None
     #: The checkpoint to resume from; by default the newest complete one.
     resume_step: int | None = None
+    #: Whether SkyPilot's controller looks after it and takes its machine down, or nobody but us does.
+    managed: bool = False
+    #: How long a machine that does nothing lives on by itself, where the infrastructure can end one. Minutes; None
+    #: means long enough to bring the model home from it.
+    idle_minutes: int | None = None
+    #: The folder `training` on this computer, which is sent along: by default this installation's.
+    trainer_dir: str = ""
 
 
 def render_task(spec: JobSpec, launch: Launch) -> dict[str, Any]:
@@ -62,21 +76,24 @@ def render_task(spec: JobSpec, launch: Launch) -> dict[str, Any]:
             hint="Set resources.infra, for example to slurm/CLUSTER, k8s or aws.",
             field="resources.infra",
         )
-    if not _ATTEMPT.fullmatch(launch.attempt):
-        raise InvalidSpec(f"{launch.attempt!r} cannot name an attempt.", field="attempt")
-    # A folder an attempt: nodes may share their home, and a cluster may be used again.
-    folder = f"~/.ainfinity/attempts/{launch.attempt}"
-    if spec.recipe is None:
-        raise InvalidSpec("A SkyPilot task is launched as it is.", field="sky")
-    recipe, mounts = _send_inputs(spec.as_json()["recipe"], folder)
-    mounts[f"{folder}/trainer/training"] = _source(launch.trainer_dir, "trainer_dir")
+    if not _ATTEMPT.fullmatch(launch.attempt) or not _ATTEMPT.fullmatch(launch.job_id):
+        raise InvalidSpec(f"{launch.attempt!r} of {launch.job_id!r} cannot name an attempt.", field="attempt")
+    if spec.sky is not None:
+        return render_raw(spec.sky, launch.attempt, launch.deadline)
+    places = find_places(spec.resources, launch.job_id, launch.attempt)
+    recipe, mounts = _send_inputs(dict(launch.recipe or spec.as_json()["recipe"]), places.folder)
+    mounts[f"{places.folder}/trainer/training"] = _source(launch.trainer_dir or trainer_folder(), "trainer_dir")
+    if spec.resources.storage is not None and is_bucket(spec.resources.storage):
+        mounts[BUCKET_MOUNT] = {"source": spec.resources.storage.rstrip("/"), "mode": "MOUNT"}
+    template = read_template(spec.resources)
     task: dict[str, Any] = {
         "name": launch.attempt,
         "num_nodes": spec.resources.nodes,
-        "resources": _resources(spec.resources, spec.policy.priority),
-        "envs": _environment(spec, launch, recipe),
+        "resources": _resources(spec, launch, places) | template.resources,
+        "envs": _environment(spec, launch, places, recipe) | template.envs,
         "file_mounts": mounts,
-        **_template(),
+        "setup": template.setup,
+        "run": template.run,
     }
     if spec.secrets:
         task["secrets"] = {_secret(name): None for name in spec.secrets}
@@ -88,11 +105,13 @@ def render_yaml(spec: JobSpec, launch: Launch) -> str:
     return yaml.dump(render_task(spec, launch), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
-def _template() -> dict[str, Any]:
-    return yaml.safe_load(resources.files("skylaunch").joinpath("deepspeed.yaml").read_text())
+def trainer_folder() -> str:
+    """Return the folder `training` of this installation: the one beside this package, whatever folder we run in."""
+    return str(Path(str(resources.files("skylaunch"))).absolute().parent / "training")
 
 
-def _resources(wanted: Resources, priority: int) -> dict[str, Any]:
+def _resources(spec: JobSpec, launch: Launch, places: Places) -> dict[str, Any]:
+    wanted = spec.resources
     found: dict[str, Any] = {
         "infra": wanted.infra,
         "accelerators": wanted.gpus,
@@ -100,13 +119,25 @@ def _resources(wanted: Resources, priority: int) -> dict[str, Any]:
         "memory": wanted.memory,
         "disk_size": wanted.disk_size,
         "image_id": wanted.image,
-        "use_spot": wanted.spot or None,
-        "priority": priority or None,
+        "priority": spec.policy.priority or None,
+        "autostop": None if launch.managed or not can_autostop(wanted.infra) else _autodown(launch, places),
     }
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _environment(spec: JobSpec, launch: Launch, recipe: Mapping[str, Any]) -> dict[str, str]:
+def can_autostop(infra: str) -> bool:
+    """Whether machines there can end themselves. On Slurm they can only in containers, which not every cluster has."""
+    return infra.partition("/")[0] != "slurm"
+
+
+def _autodown(launch: Launch, places: Places) -> dict[str, Any]:
+    minutes = launch.idle_minutes
+    if minutes is None:
+        minutes = _IDLE_EMPTY if places.durable else _IDLE_WITH_MODEL
+    return {"idle_minutes": minutes, "down": True}
+
+
+def _environment(spec: JobSpec, launch: Launch, places: Places, recipe: Mapping[str, Any]) -> dict[str, str]:
     text = base64.b64encode(json.dumps(recipe, sort_keys=True, separators=(",", ":")).encode()).decode()
     if len(text) > _LONGEST:
         raise InvalidSpec(
@@ -117,26 +148,30 @@ def _environment(spec: JobSpec, launch: Launch, recipe: Mapping[str, Any]) -> di
     environment = {
         ATTEMPT_MARK: launch.attempt,
         "AINFINITY_RECIPE": text,
-        "AINFINITY_OUTPUT": _on_machine(launch.output_dir),
-        "AINFINITY_CHECKPOINTS": _on_machine(launch.checkpoint_dir),
+        "AINFINITY_OUTPUT": _on_machine(places.output),
+        "AINFINITY_CHECKPOINTS": _on_machine(places.checkpoints),
+        "AINFINITY_DEADLINE_FILE": _on_machine(places.deadline),
+        # The trainer ends itself at its deadline; torchrun would give it 30 seconds only.
+        "AINFINITY_NOTICE": str(_NOTICE),
         "AINFINITY_RANKS": str(spec.resources.ranks),
+        "AINFINITY_GPUS": str(spec.resources.gpu_count),
         # Two jobs may share a node, so the rendezvous port follows from the attempt's name.
         "AINFINITY_PORT": str(_FIRST_PORT + zlib.crc32(launch.attempt.encode()) % _PORTS),
     }
-    if launch.deadline is not None:
-        environment[DEADLINE_MARK] = str(int(launch.deadline))
-    if launch.resume_step is not None:
-        environment["AINFINITY_RESUME_STEP"] = str(launch.resume_step)
-    if spec.resources.python is not None:
-        environment["AINFINITY_PYTHON"] = spec.resources.python
-    if spec.resources.gpus is None:
-        environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    return environment
+    optional = {
+        DEADLINE_MARK: None if launch.deadline is None else str(int(launch.deadline)),
+        "AINFINITY_RESUME_STEP": None if launch.resume_step is None else str(launch.resume_step),
+        "AINFINITY_VERIFY": "1" if places.durable else None,
+        "AINFINITY_PYTHON": spec.resources.python,
+        "AINFINITY_IMAGE": spec.resources.image,
+        "AINFINITY_PINS": None if spec.resources.python else read_pins(),
+    }
+    return environment | {key: value for key, value in optional.items() if value is not None}
 
 
-def _send_inputs(recipe: dict[str, Any], folder: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _send_inputs(recipe: dict[str, Any], folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Mount the recipe's local files and name them as they are called on the machine."""
-    mounts: dict[str, str] = {}
+    mounts: dict[str, Any] = {}
     for key, remote in (("model", "model"), ("data", "data.jsonl"), ("eval_data", "eval.jsonl")):
         local = recipe.get(key)
         if isinstance(local, str) and local.startswith("/"):

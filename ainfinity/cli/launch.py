@@ -75,21 +75,10 @@ def _yaml(value: Mapping[str, Any]) -> str:
 
 
 def _render(spec: JobSpec) -> dict[str, Any]:
-    import importlib.util
-    from pathlib import Path
-
     from skylaunch.render import Launch, render_task
 
-    found = importlib.util.find_spec("training")
-    trainer = Path(found.origin).parent if found and found.origin else Path("training")
     example = f"ain-00000000-{spec.name}"[:28].rstrip("-")
-    launch = Launch(
-        attempt=example,
-        output_dir="~/ainfinity/output",
-        checkpoint_dir="~/ainfinity/checkpoints",
-        trainer_dir=str(trainer),
-    )
-    return render_task(spec, launch)
+    return render_task(spec, Launch(attempt=example, job_id="example"))
 
 
 async def _launch(client: Client, spec: JobSpec, *, wait: bool, yes: bool, key: str, as_json: bool) -> int:

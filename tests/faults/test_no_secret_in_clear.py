@@ -260,7 +260,7 @@ def test_the_service_refuses_what_came_past_the_file(planted: Workshop) -> None:
 
 def test_a_rendered_task_names_secrets_and_holds_none(planted: Workshop) -> None:
     spec = planted.spec(secrets=tuple(STORED), resources__infra="k8s", note="why").as_json()
-    launch = Launch(attempt="ain-1", output_dir="~/o", checkpoint_dir="~/c", trainer_dir="/opt/training")
+    launch = Launch(attempt="ain-1", job_id="job", trainer_dir="/opt/training")
     task = render_task(JobSpec.model_validate(spec), launch)
     recipe = base64.b64decode(task["envs"]["AINFINITY_RECIPE"]).decode()
     text = render_yaml(JobSpec.model_validate(spec), launch)
