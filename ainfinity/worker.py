@@ -98,6 +98,7 @@ class Worker:
         idle_since: float | None = None
         while True:
             if self.stopping:
+                outbox.close()
                 fence.release()
                 return True
             busy = self._guarded(lambda: self._round(fence, engine, outbox), otherwise=True)

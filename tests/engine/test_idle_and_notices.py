@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from ainfinity.store import jobs, lease
 from ainfinity.store.store import open_store
 from ainfinity.worker import Worker
 from tests.engine.test_rules import Bench
-from tests.engine.workshop import shop_settings
+from tests.engine.workshop import shop_settings, wait_for
 from tests.services.workplace import ADMIN, copy_database
 
 OVER = ("succeeded", "failed", "cancelled")
@@ -253,14 +254,19 @@ def test_a_command_that_fails_is_tried_again_and_says_why(bench: Bench) -> None:
         command = CommandNotifier("echo no route >&2; exit 3")
         engine.notifiers.clear()
         engine.notifiers["command"] = command
+
+        def row() -> Any:
+            engine.tick()
+            with bench.store.read() as connection:
+                return connection.exec_driver_sql("SELECT state, tries, detail FROM delivery").one()
+
+        wait_for(lambda: row().tries, "the first try")
         engine.tick(3)
-        with bench.store.read() as connection:
-            row = connection.exec_driver_sql("SELECT state, tries, detail FROM delivery").one()
-        assert (row.state, row.tries) == ("owed", 1)
-        assert "no route" in row.detail
+        assert (row().state, row().tries) == ("owed", 1)
+        assert "no route" in row().detail
         command.command = f"cat > {out}"
-        engine.tick()
+        engine.tick(3)
         assert not out.exists()  # not before its time
         bench.clock.move(3)
-        engine.tick()
+        wait_for(lambda: row().state == "sent", "the second try")
     assert json.loads(out.read_text())["event"] == "job.cancelled"
