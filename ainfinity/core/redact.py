@@ -40,6 +40,11 @@ _LOOKS: Final[tuple[tuple[str, str], ...]] = (
     ),
 )
 _ANY_LOOK: Final = re.compile("|".join(f"(?:{pattern})" for _, pattern in _LOOKS))
+#: Each look holds one of these. To find that none is there takes a hundredth of the time that the patterns take.
+_HINTS: Final = (
+    "://", "hf_", "sk-", "xox", "xapp-", "xwfp-", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_",
+    "glpat-", "AIza", "earer ", "-----BEGIN ",
+)  # fmt: skip
 _SECRET_VARIABLE: Final = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|KEY|CREDENTIALS?|APIKEY)(?:_|$)")
 #: Variables that match the pattern above and hold no secret.
 _PUBLIC: Final = frozenset({"SSH_AUTH_SOCK", "GPG_KEY"})
@@ -82,7 +87,7 @@ def redact(text: str) -> str:
     """Return `text` with every known value and everything that looks like a secret replaced by `[hidden]`."""
     if _known_pattern is not None:
         text = _known_pattern.sub(HIDDEN, text)
-    return _ANY_LOOK.sub(HIDDEN, text)
+    return _ANY_LOOK.sub(HIDDEN, text) if any(hint in text for hint in _HINTS) else text
 
 
 def find_secret(text: str) -> str:
