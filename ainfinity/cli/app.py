@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ainfinity.cli import app_remote
 from ainfinity.cli.complete import complete_jobs, complete_launch, complete_recipes, complete_secrets, complete_states
+from ainfinity.cli.options import Changes, Csv, Job, Jobs, Json, Yes
 
 app = typer.Typer(
     name="ainfinity",
@@ -23,15 +25,6 @@ worker_app = typer.Typer(
 )
 app.add_typer(secrets_app, name="secrets")
 app.add_typer(worker_app, name="worker")
-
-Job = Annotated[
-    str, typer.Argument(metavar="JOB", help="Name, id, or the beginning of one.", autocompletion=complete_jobs)
-]
-Jobs = Annotated[list[str], typer.Argument(metavar="JOB...", help="Names or ids.", autocompletion=complete_jobs)]
-Changes = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: lr=1e-4.")]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Write CSV.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def _version(wanted: bool) -> None:
@@ -78,11 +71,17 @@ def launch(
         str,
         typer.Argument(
             metavar="FILE|RECIPE",
-            help="Job or recipe file, `-` for stdin, or a ready recipe.",
+            help="Job, recipe or SkyPilot task file, `-` for stdin, or a ready recipe.",
             autocompletion=complete_launch,
         ),
     ],
     changes: Changes = None,
+    infra: Annotated[str, typer.Option("--infra", help="Where: local, slurm/CLUSTER, k8s, aws/us-east-1.")] = "",
+    gpus: Annotated[str, typer.Option("--gpus", help="Accelerators a node: H100:8.")] = "",
+    nodes: Annotated[int | None, typer.Option("--nodes", min=1, help="Number of nodes.")] = None,
+    storage: Annotated[str, typer.Option("--storage", help="Shared folder or bucket for checkpoints and model.")] = "",
+    mode: Annotated[str, typer.Option("--mode", help="auto, cluster or managed.")] = "",
+    spot: Annotated[bool, typer.Option("--spot", help="A preemptible machine will do.")] = False,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Show progress until the job is over.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show spec, plan and task; launch nothing.")] = False,
     yes: Yes = False,
@@ -92,7 +91,18 @@ def launch(
     """Plan a job, and launch it."""
     from ainfinity.cli.launch import launch_job
 
-    return launch_job(target, changes or [], wait=wait, dry_run=dry_run, yes=yes, key=key, as_json=as_json)
+    wished = {
+        "infra": infra,
+        "gpus": gpus,
+        "nodes": nodes,
+        "storage": storage,
+        "mode": mode,
+        "spot": "true" if spot else "",
+    }
+    options = [f"resources.{name}={value}" for name, value in wished.items() if value not in ("", None)]
+    return launch_job(
+        target, [*options, *(changes or [])], wait=wait, dry_run=dry_run, yes=yes, key=key, as_json=as_json
+    )
 
 
 @app.command("list")
@@ -246,16 +256,17 @@ def wait(
 @app.command()
 def pull(
     job: Job,
-    what: Annotated[str, typer.Argument(metavar="[WHAT]", help="adapter, model, checkpoint[:STEP] or logs.")] = "",
-    to: Annotated[
-        Path | None, typer.Option("--to", help="Folder to copy to; by default one of the job's name.")
-    ] = None,
+    what: Annotated[
+        str, typer.Argument(metavar="[WHAT]", help="adapter, model (or merged), checkpoint[:STEP] or logs.")
+    ] = "",
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="By default one of the job's name.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="The same as DIR.")] = None,
     as_json: Json = False,
 ) -> int:
-    """Copy what a job made to a folder, checked."""
+    """Bring what a job made to a folder here, checked, wherever it ran. A second time goes on with the rest."""
     from ainfinity.cli.pull import pull_job
 
-    return pull_job(job, what, to, as_json=as_json)
+    return pull_job(job, what, folder or to, as_json=as_json)
 
 
 @app.command()
@@ -368,3 +379,6 @@ def worker_install() -> int:
     from ainfinity.cli.worker import install_worker
 
     return install_worker()
+
+
+app_remote.add_commands(app)

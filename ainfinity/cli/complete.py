@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from ainfinity.core.exceptions import AinfinityError, UsageError
 
@@ -58,6 +59,30 @@ def complete_secrets(incomplete: str) -> list[str]:
 
     try:
         return _fitting(SecretStore(load_settings().config_dir).names(), incomplete)
+    except AinfinityError:
+        return []
+
+
+def complete_datasets(incomplete: str) -> list[str]:
+    """Return names of data sets that begin with what is typed."""
+    return _names_in("dataset", incomplete)
+
+
+def complete_orphans(incomplete: str) -> list[str]:
+    """Return names of orphans that begin with what is typed."""
+    return _names_in("orphan", incomplete)
+
+
+def _names_in(table: Literal["dataset", "orphan"], incomplete: str) -> list[str]:
+    from ainfinity.core.config import load_settings
+
+    try:
+        path = load_settings().sqlite_path
+        if path is None or not path.exists():
+            return []
+        from ainfinity.store.peek import peek_table_names
+
+        return peek_table_names(path, table, incomplete, _MOST)
     except AinfinityError:
         return []
 

@@ -9,8 +9,11 @@ from ainfinity.cli.doctor import Check
 from ainfinity.cli.output import say, write, write_json
 from ainfinity.core.constants import EXIT_OK
 from ainfinity.core.exceptions import NotFound
+from ainfinity.schema.data import DatasetRow
 from ainfinity.schema.event import Event
 from ainfinity.schema.job_file import ReadyRecipe
+from ainfinity.schema.machines import Adoptables, Gpus, Orphans, SkyStatus
+from ainfinity.schema.outside import OrphanRow
 from ainfinity.schema.training_job import JobSpec
 from ainfinity.schema.views import JobDetail, JobRow, MetricPoint, PlanView, WorkerStatus
 
@@ -94,6 +97,14 @@ class Pulled:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptData:
+    """`data show`. `path` is the file that holds it here."""
+
+    dataset: DatasetRow
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class SecretNames:
     """`secrets list`. `place` is where new values go."""
 
@@ -131,6 +142,19 @@ MODELS: Final[dict[str, Any]] = {
     "delete": Changed,
     "wait": JobRow,
     "pull": Pulled,
+    "extend": JobRow,
+    "keep": JobRow,
+    "teardown": JobRow,
+    "gpus": Gpus,
+    "orphans": Orphans,
+    "orphans-answer": OrphanRow,
+    "adopt": JobRow,
+    "adopt-list": Adoptables,
+    "data-add": DatasetRow,
+    "data-list": list[DatasetRow],
+    "data-show": KeptData,
+    "data-rm": DatasetRow,
+    "sky": SkyStatus,
     "recipes": list[ReadyRecipe],
     "recipes-one": ReadyRecipe,
     "secrets-list": SecretNames,

@@ -82,6 +82,10 @@ def _render(spec: JobSpec) -> dict[str, Any]:
 
 
 async def _launch(client: Client, spec: JobSpec, *, wait: bool, yes: bool, key: str, as_json: bool) -> int:
+    if spec.resources.infra != "local":
+        from ainfinity.cli.sky import need_sky
+
+        await need_sky(client, yes=yes)
     view = await client.plan(spec)
     describe_plan(spec, view)
     agreed = yes or _confirm(spec, view)

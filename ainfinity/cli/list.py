@@ -7,17 +7,18 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from ainfinity.cli.output import duration, number, say, write_csv, write_json, write_table
+from ainfinity.cli.output import cost_so_far, duration, number, say, write_csv, write_json, write_table
 from ainfinity.core.config import Settings, load_settings
 from ainfinity.core.constants import EXIT_OK
 from ainfinity.core.exceptions import DatabaseOlder, UsageError
 from ainfinity.schema.states import JOB_LIVE, JobState
 from ainfinity.schema.views import JobQuery, JobRow
 
-_HEAD: Final = ("NAME", "STATE", "STEP", "LOSS", "ETA", "AGE", "WHERE", "MODEL", "ID")
+_HEAD: Final = ("NAME", "STATE", "STEP", "LOSS", "ETA", "AGE", "COST", "WHERE", "MODEL", "ID")
 _CSV: Final = (
     *("id", "name", "state", "owner", "model", "infra", "gpus", "priority", "attempt", "tags", "submitted_at"),
     *("started_at", "finished_at", "error_code", "step", "total_steps", "loss", "eta_seconds"),
+    *("cost", "price_per_hour", "kept_until", "stale_since"),
 )
 
 
@@ -36,7 +37,7 @@ def list_jobs(
         write_csv(_CSV, (_csv_row(row) for row in rows))
     elif rows:
         now = time.time()
-        write_table(_HEAD, [_table_row(row, now) for row in rows], right=(2, 3, 4, 5), state=1)
+        write_table(_HEAD, [_table_row(row, now) for row in rows], right=(2, 3, 4, 5, 6), state=1)
         if limit is not None and len(rows) == limit:
             say(f"The newest {limit}; --all lists every one.")
     else:
@@ -100,9 +101,23 @@ def _states(wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def state_text(row: JobRow) -> str:
-    """Return a job's state, with a mark if contact was lost or it is meant to end."""
-    return f"{row.state} ?" if row.stale_since is not None else row.state
+def state_text(row: JobRow, now: float | None = None) -> str:
+    """Return a job's state, marked where contact was lost, nothing moves, or its machine is kept."""
+    marks = [row.state]
+    if row.stale_since is not None:
+        marks.append("?")
+    if row.stuck_since is not None and row.state in JOB_LIVE:
+        marks.append("stuck")
+    if is_kept(row, now):
+        marks.append("kept")
+    return " ".join(marks)
+
+
+def is_kept(row: JobRow, now: float | None = None) -> bool:
+    """Whether a job's machine is still there, and paid for, though the job is over."""
+    if row.kept_until is None or row.state in JOB_LIVE:
+        return False
+    return row.kept_until > (time.time() if now is None else now)
 
 
 def _table_row(row: JobRow, now: float) -> tuple[str, ...]:
@@ -111,11 +126,12 @@ def _table_row(row: JobRow, now: float) -> tuple[str, ...]:
     live = row.state in JOB_LIVE
     return (
         row.name,
-        state_text(row),
+        state_text(row, now),
         steps,
         number(progress.loss),
         duration(progress.eta_seconds) if live else "-",
         duration(now - row.submitted_at),
+        cost_so_far(row.cost, row.price_per_hour),
         f"{row.infra} {row.gpus}".strip(),
         row.model.rstrip("/").rpartition("/")[2],
         row.id,

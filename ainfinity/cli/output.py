@@ -144,3 +144,38 @@ def moment(at: float | None) -> str:
 def number(value: float | None, form: str = ".4g") -> str:
     """Return a number, or `-` for none."""
     return "-" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def money(dollars: float | None) -> str:
+    """Return dollars as `$3.07`, nothing as `free`, and what is unknown as `unknown`: never as nothing."""
+    if dollars is None or not math.isfinite(dollars):
+        return "unknown"
+    if dollars == 0:
+        return "free"
+    return f"${dollars:,.2f}" if abs(dollars) >= 0.1 else f"${dollars:.2g}"
+
+
+def cost_so_far(dollars: float | None, price_per_hour: float | None) -> str:
+    """Return what was spent; `-` while nothing was, `free` where nothing will be."""
+    return "-" if dollars == 0 and price_per_hour != 0 else money(dollars)
+
+
+def per_hour(dollars: float | None) -> str:
+    """Return a price as `$3.07/h`, `free` or `unknown`."""
+    text = money(dollars)
+    return f"{text}/h" if text.startswith("$") else text
+
+
+def size(count: float) -> str:
+    """Return bytes as `512 B`, `3.2 MB` or `1.5 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def age(at: float) -> str:
+    """Return how old an answer is, for people."""
+    seconds = time.time() - at
+    return "just now" if seconds < 2 else f"{duration(seconds)} ago"

@@ -6,14 +6,27 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ainfinity.cli.list import state_text
-from ainfinity.cli.output import STATE_COLOURS, colour, duration, harmless, moment, number, write, write_json
+from ainfinity.cli.list import is_kept, state_text
+from ainfinity.cli.output import (
+    STATE_COLOURS,
+    colour,
+    cost_so_far,
+    duration,
+    harmless,
+    moment,
+    money,
+    number,
+    per_hour,
+    write,
+    write_json,
+)
 from ainfinity.cli.session import with_client
 from ainfinity.cli.wait import held_out_losses
 from ainfinity.core.constants import EXIT_OK
+from ainfinity.schema.states import JOB_LIVE
 
 if TYPE_CHECKING:
-    from ainfinity.schema.views import ArtifactRow, AttemptRow, JobDetail
+    from ainfinity.schema.views import ArtifactRow, AttemptRow, JobDetail, JobRow
 
 
 def show_job(job: str, *, reproduce: bool, as_json: bool) -> int:
@@ -39,8 +52,7 @@ def page(detail: JobDetail) -> Iterator[str]:
     yield f"{colour(row.name, 'bold')}  {colour(state_text(row), STATE_COLOURS.get(row.state, ''))}  {row.id}"
     if row.error_code or row.error_message:
         yield _pair("error", harmless(f"{row.error_code}: {row.error_message}"))
-    if row.stale_since is not None:
-        yield _pair("no contact", f"since {moment(row.stale_since)}; the state is the last one known")
+    yield from _marks(row)
     progress = row.progress
     if progress.total_steps:
         rest = f", {duration(progress.eta_seconds)} left" if progress.eta_seconds and not row.finished_at else ""
@@ -56,18 +68,68 @@ def page(detail: JobDetail) -> Iterator[str]:
     if row.finished_at:
         took = f" after {duration(row.finished_at - row.started_at)}" if row.started_at else ""
         yield _pair("finished", f"{moment(row.finished_at)}{took}")
+    yield from _money(detail)
     for attempt in detail.attempts:
         yield _pair(f"attempt {attempt.number}", _attempt(attempt))
+        yield from _machine(attempt)
     for artifact in detail.artifacts:
         if artifact.kind != "file":
             yield _pair(artifact.kind, _artifact(artifact))
 
 
+def _marks(row: JobRow) -> Iterator[str]:
+    """Yield what a person should know of a job beside its state."""
+    if row.stale_since is not None:
+        yield _pair("no contact", f"since {moment(row.stale_since)}; the state is the last one known")
+    if row.stuck_since is not None and row.state in JOB_LIVE:
+        yield _pair("stuck", f"no sign of life since {moment(row.stuck_since)}, though there is contact")
+    if is_kept(row):
+        price = per_hour(row.price_per_hour)
+        yield _pair("kept", f"until {moment(row.kept_until)}, at {price}; end it: `ainfinity teardown {row.name}`")
+    if row.origin:
+        claimed = "claimed" if row.claimed else "shown only, until `ainfinity adopt … --claim`"
+        yield _pair("origin", f"plain SkyPilot, {harmless(row.origin)}; {claimed}")
+
+
+def _money(detail: JobDetail) -> Iterator[str]:
+    row = detail.job
+    running = row.state in JOB_LIVE or is_kept(row)
+    spent = cost_so_far(row.cost, row.price_per_hour)
+    if not detail.attempts and spent == "-":
+        return
+    price = f" at {per_hour(row.price_per_hour)}" if running and spent != "free" else ""
+    yield _pair("cost", f"{spent}{' so far' if running and spent != 'free' else ''}{price}")
+    if detail.goodput is not None:
+        yield _pair("goodput", f"{detail.goodput:.0%} of the paid time went into steps that count")
+
+
+def _machine(attempt: AttemptRow) -> Iterator[str]:
+    """Yield the second line of an attempt: its machine, and what that costs. One of this computer has none."""
+    parts = [harmless(attempt.given)] if attempt.given else []
+    if attempt.paid_from is not None and attempt.backend != "local":
+        parts += [per_hour(attempt.price_per_hour), f"cost {money(attempt.cost)}"]
+    if attempt.recoveries:
+        parts.append(f"moved {attempt.recoveries} time{'s' if attempt.recoveries > 1 else ''} by SkyPilot")
+    if attempt.deadline is not None and attempt.finished_at is None:
+        parts.append(f"deadline {moment(attempt.deadline)}")
+    if attempt.keep_until is not None:
+        why = f" ({harmless(attempt.keep_reason)})" if attempt.keep_reason else ""
+        parts.append(f"kept until {moment(attempt.keep_until)}{why}")
+    if parts:
+        yield _pair("", "  ".join(parts))
+
+
 def _sources(detail: JobDetail) -> Iterator[str]:
-    row, recipe = detail.job, detail.spec.get("recipe", {})
-    yield _pair("model", harmless(row.model))
-    yield _pair("data", harmless(str(recipe.get("data", ""))))
-    yield _pair("where", f"{row.infra} {row.gpus}".strip())
+    row = detail.job
+    recipe: Mapping[str, Any] = detail.spec.get("recipe") or {}
+    if recipe:
+        yield _pair("model", harmless(row.model))
+        yield _pair("data", harmless(str(recipe.get("data", ""))))
+    resources: Mapping[str, Any] = detail.spec.get("resources") or {}
+    nodes = f"{resources['nodes']} nodes, " if resources.get("nodes", 1) > 1 else ""
+    yield _pair("where", f"{nodes}{row.infra} {row.gpus}".strip())
+    if resources.get("storage"):
+        yield _pair("storage", str(resources["storage"]))
     if detail.spec.get("recipe_name"):
         yield _pair("recipe", str(detail.spec["recipe_name"]))
     if detail.plan_hash:

@@ -10,7 +10,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from ainfinity.cli.events import summary
-from ainfinity.cli.output import duration, harmless, moment, number, say, shorten, write_json
+from ainfinity.cli.list import is_kept
+from ainfinity.cli.output import (
+    cost_so_far,
+    duration,
+    harmless,
+    moment,
+    number,
+    per_hour,
+    say,
+    shorten,
+    write_json,
+)
 from ainfinity.cli.session import on_interrupt, with_client
 from ainfinity.core.constants import EXIT_CANCELLED, EXIT_JOB_FAILED, EXIT_NOT_FINISHED, EXIT_OK
 from ainfinity.core.exceptions import NotFound
@@ -30,7 +41,16 @@ EXIT_OF: Final[dict[str, int]] = {
 #: Without a terminal, seconds between two lines that differ in progress alone.
 _INTERVAL: Final = 5.0
 _TOLD: Final = frozenset(
-    {EventType.TRAINER_EVAL, EventType.TRAINER_WARNING, EventType.TRAINER_STOPPED, EventType.ATTEMPT_LOST}
+    {
+        EventType.TRAINER_EVAL,
+        EventType.TRAINER_WARNING,
+        EventType.TRAINER_STOPPED,
+        EventType.ATTEMPT_LOST,
+        EventType.ATTEMPT_GIVEN,
+        EventType.ATTEMPT_STUCK,
+        EventType.ATTEMPT_UNSTUCK,
+        EventType.ATTEMPT_KEPT,
+    }
 )
 
 
@@ -169,6 +189,8 @@ def describe_progress(row: JobRow) -> str:
         parts.append(f"{number(progress.tokens_per_second, ',.0f')} tokens/s")
     if progress.eta_seconds is not None and row.state == JobState.RUNNING:
         parts.append(f"{duration(progress.eta_seconds)} left")
+    if row.price_per_hour:
+        parts.append(per_hour(row.price_per_hour))
     return "  ".join(parts)
 
 
@@ -176,7 +198,14 @@ def describe_end(detail: JobDetail) -> None:
     """Tell how a job ended, what it made, and what to do next."""
     row = detail.job
     took = f" after {duration(row.finished_at - row.started_at)}" if row.finished_at and row.started_at else ""
-    say(f"{row.name} {row.state}{took} ({moment(row.finished_at)}).")
+    cost = cost_so_far(row.cost, row.price_per_hour)
+    paid = "" if cost in ("-", "free") else f" Cost: {cost}."
+    say(f"{row.name} {row.state}{took} ({moment(row.finished_at)}).{paid}")
+    if is_kept(row):
+        say(
+            f"Its machine is kept until {moment(row.kept_until)}, at {per_hour(row.price_per_hour)}: "
+            f"`ainfinity ssh {row.name}`, then `ainfinity teardown {row.name}`."
+        )
     if before_after := held_out_losses(detail):
         say(f"Held-out loss: {before_after}")
     if row.state == JobState.SUCCEEDED:

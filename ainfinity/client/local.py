@@ -20,6 +20,7 @@ from ainfinity.core.secrets import open_secrets
 from ainfinity.schema.actor import Actor
 from ainfinity.schema.data import DatasetRow
 from ainfinity.schema.event import Event
+from ainfinity.schema.machines import Gpus, Shell, SkyStatus
 from ainfinity.schema.states import JOB_LIVE
 from ainfinity.schema.views import (
     ArtifactRow,
@@ -38,6 +39,8 @@ from ainfinity.services.changes import ChangeService
 from ainfinity.services.datasets import DatasetService
 from ainfinity.services.deliveries import DeliveryService
 from ainfinity.services.logs import LogService
+from ainfinity.services.machines import MachineService
+from ainfinity.services.outside import OutsideService
 from ainfinity.services.provenance import source_of
 from ainfinity.services.training_service import TrainingService
 from ainfinity.store.doorbell import Listener
@@ -75,7 +78,10 @@ class LocalClient:
         self._logs = LogService(store, settings.attempts_dir)
         self._artifacts = ArtifactService(store, settings.attempts_dir)
         self._deliveries = DeliveryService(store)
+        self._machines = MachineService(store, OutsideService(settings.cache_dir, store.clock))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ainfinity-services")
+        #: For what waits for somebody else, and must not hold up the rest.
+        self._waiting = ThreadPoolExecutor(4, thread_name_prefix="ainfinity-waiting")
         self._started_at = -_START_TIME
 
     def _missing_secrets(self, names: Sequence[str]) -> list[str]:
@@ -84,6 +90,9 @@ class LocalClient:
 
     async def _call(self, work: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *arguments, **named))
+
+    async def _wait_for(self, work: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._waiting, partial(work, *arguments, **named))
 
     async def plan(self, spec: JobSpec) -> PlanView:
         """See `Client.plan`."""
@@ -208,6 +217,22 @@ class LocalClient:
         """See `Client.pull`."""
         return await self._call(self._artifacts.pull, job, what, folder)
 
+    async def shell(self, job: str, command: Sequence[str] = (), *, node: int = 0) -> Shell:
+        """See `Client.shell`."""
+        return await self._wait_for(self._machines.shell, job, command, node=node)
+
+    async def gpus(self, name: str = "", *, infra: str = "", refresh: bool = False) -> Gpus:
+        """See `Client.gpus`."""
+        return await self._wait_for(self._machines.gpus, name, infra=infra, refresh=refresh)
+
+    async def sky_status(self) -> SkyStatus:
+        """See `Client.sky_status`."""
+        return await self._wait_for(self._machines.sky_status)
+
+    async def start_sky(self) -> SkyStatus:
+        """See `Client.start_sky`."""
+        return await self._wait_for(self._machines.start_sky, self.actor)
+
     async def data_add(self, file: str, name: str = "") -> DatasetRow:
         """See `Client.data_add`."""
         return await self._call(self._data.add, file, self.actor, name=name)
@@ -248,6 +273,8 @@ class LocalClient:
 
     async def close(self) -> None:
         """See `Client.close`."""
+        # What still waits for an answer ends by itself; nobody is there any more to be told.
+        self._waiting.shutdown(wait=False, cancel_futures=True)
         await self._call(self.store.close)
         self._thread.shutdown(wait=True)
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from ainfinity.schema.data import DatasetRow
 from ainfinity.schema.event import Event
+from ainfinity.schema.machines import Adoptables, Gpus, Orphans, Shell, SkyStatus
+from ainfinity.schema.outside import OrphanRow
 from ainfinity.schema.views import (
     ArtifactRow,
     FeedItem,
@@ -77,6 +80,25 @@ class Client(Protocol):
         """Remove the record of a job that is over; its files stay. Errors: WrongState."""
         ...
 
+    async def extend(self, job: str, seconds: float) -> JobRow:
+        """Wish a running job's deadline moved by so many seconds; its machine is told. Errors: WrongState."""
+        ...
+
+    async def keep(self, job: str, seconds: float) -> JobRow:
+        """Wish a job's machine kept for so many seconds from now, or from the job's end. Errors: WrongState."""
+        ...
+
+    async def teardown(self, job: str) -> JobRow:
+        """Wish a job's machine gone, kept or not; a job that runs on it is cancelled. Errors: WrongState."""
+        ...
+
+    async def shell(self, job: str, command: Sequence[str] = (), *, node: int = 0) -> Shell:
+        """Return what to run for a shell, or a command, on a node of a job's machine.
+
+        Errors: WrongState, NotSupported: it has no machine that can be reached. ComputeUnreachable.
+        """
+        ...
+
     async def events(self, job: str = "", *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
         """Return events after the cursor, of one job or of all, in order of `seq`."""
         ...
@@ -110,6 +132,53 @@ class Client(Protocol):
 
     async def pull(self, job: str, what: str, folder: str) -> Sequence[str]:
         """Copy `adapter`, `model`, `checkpoint[:STEP]` or `logs` to a folder, checked by sha256; return the paths."""
+        ...
+
+    async def gpus(self, name: str = "", *, infra: str = "", refresh: bool = False) -> Gpus:
+        """Return the accelerators that can be had, of one name (`H100`, `H100:8`) or all, there or anywhere.
+
+        Errors: ComputeUnreachable: SkyPilot does not answer, and never did.
+        """
+        ...
+
+    async def orphans(self, *, refresh: bool = False) -> Orphans:
+        """Return the machines with this installation's name that no live job owns."""
+        ...
+
+    async def answer_orphan(self, name: str, answer: Literal["keep", "remove"]) -> OrphanRow:
+        """Say what becomes of an orphan. Errors: NotFound."""
+        ...
+
+    async def adoptable(self, *, refresh: bool = False) -> Adoptables:
+        """Return what was started with plain SkyPilot. Errors: ComputeUnreachable, if it never answered."""
+        ...
+
+    async def adopt(self, kind: Literal["cluster", "managed"], ident: str, *, claim: bool = False) -> JobRow:
+        """Show such a cluster or managed job as a job, which only a `claim` allows to end. Errors: NotFound."""
+        ...
+
+    async def sky_status(self) -> SkyStatus:
+        """Return how SkyPilot's API server is. It is asked without ever being started."""
+        ...
+
+    async def start_sky(self) -> SkyStatus:
+        """Start the API server of this machine. Errors: ComputeUnreachable; Refused where it lies elsewhere."""
+        ...
+
+    async def data_add(self, file: str, name: str = "") -> DatasetRow:
+        """Keep a data file by its content. Errors: DataInvalid, NameTaken."""
+        ...
+
+    async def data_list(self) -> Sequence[DatasetRow]:
+        """Return the data that is kept, newest first."""
+        ...
+
+    async def data_show(self, name: str) -> tuple[DatasetRow, str]:
+        """Return one data set, by name or hash, and the path of its file. Errors: NotFound."""
+        ...
+
+    async def data_remove(self, name: str) -> DatasetRow:
+        """Remove one. Errors: NotFound; WrongState while a live job uses it."""
         ...
 
     async def notices(self, place: str, *, limit: int = 20) -> Sequence[Notice]:

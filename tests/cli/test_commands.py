@@ -21,7 +21,7 @@ def test_list_shows_the_newest_first_and_says_when_there_are_more(cli: Any, seed
     seed.running("run", extra="tags: [big]\nnote: see here\n")
     result = cli("list")
     lines = result.out.splitlines()
-    assert lines[0].split() == ["NAME", "STATE", "STEP", "LOSS", "ETA", "AGE", "WHERE", "MODEL", "ID"]
+    assert lines[0].split() == ["NAME", "STATE", "STEP", "LOSS", "ETA", "AGE", "COST", "WHERE", "MODEL", "ID"]
     assert lines[1].split()[:5] == ["run", "running", "3/12", "1.25", "1m30s"]
     assert [line.split()[0] for line in lines[2:]] == ["job-3", "job-2", "job-1", "job-0"]
     assert result.err == ""

@@ -60,7 +60,7 @@ def test_what_is_refused(work: Workplace, data: DatasetService) -> None:
     with pytest.raises(DataInvalid, match="no such file"):
         data.add(str(work.root / "nowhere.jsonl"), ADMIN)
     other.write_text("no json\n")
-    with pytest.raises(DataInvalid, match="other.jsonl:1"):
+    with pytest.raises(DataInvalid, match=r"other\.jsonl:1"):
         data.add(str(other), ADMIN)
     with pytest.raises(NotFound):
         data.show("nothing")
