@@ -39,6 +39,7 @@ class Start:
     attempt: str
     task: str
     deadline: float | None
+    deadline_file: Path | None
     resume_step: int | None
 
 
@@ -51,7 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder: Path | None = None
     try:
         start = _parse(argv)
-        folder, stop.deadline = start.checkpoints, start.deadline
+        folder, stop.deadline, stop.file, stop.decides = (
+            start.checkpoints,
+            start.deadline,
+            start.deadline_file,
+            not rank,
+        )
         recipe = load_recipe(start.recipe, start.overrides)
         claim: ClaimedFolder | None = None
         if rank == 0:
@@ -160,7 +166,7 @@ def _parse(argv: Sequence[str] | None) -> Start:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the adapter or model goes")
     parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="default: DIR/checkpoints in --output")
     parsed = parser.parse_intermixed_args(argv)
-    resume_step = _number("AINFINITY_RESUME_STEP")
+    resume_step, deadline_file = _number("AINFINITY_RESUME_STEP"), os.environ.get("AINFINITY_DEADLINE_FILE")
     output = parsed.output.absolute()
     return Start(
         recipe=parsed.recipe,
@@ -171,6 +177,7 @@ def _parse(argv: Sequence[str] | None) -> Start:
         attempt=os.environ.get("AINFINITY_ATTEMPT", ""),
         task=os.environ.get("SKYPILOT_TASK_ID", ""),
         deadline=_number("AINFINITY_DEADLINE"),
+        deadline_file=Path(deadline_file).expanduser() if deadline_file else None,
         resume_step=None if resume_step is None else int(resume_step),
     )
 

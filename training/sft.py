@@ -8,6 +8,7 @@ number of ranks nor accumulation changes what is learned.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -173,8 +174,11 @@ def take_step(session: Session) -> Step:
     if grad_norm is None:
         grad_norm = float(engine.get_global_grad_norm())
 
-    stop_code = _STOP_CODES.index(session.run.stop.reason())
-    ranks = gather_numbers([loss_sum, stop_code, peak_memory_bytes(session.device)], session.device)
+    stop = session.run.stop
+    numbers = [loss_sum, _STOP_CODES.index(stop.reason()), peak_memory_bytes(session.device), stop.limit() or math.inf]
+    ranks = gather_numbers(numbers, session.device)
+    if dist.get_rank() and os.environ.get("LOCAL_RANK") == "0":  # another machine than rank 0's
+        stop.follow(ranks[0][3] if math.isfinite(ranks[0][3]) else None)
     session.state = replace(state, step=state.step + 1, position=state.position + len(picked))
     return Step(
         loss=sum(rank[0] for rank in ranks) / targets,

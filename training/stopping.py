@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Final, Literal, NoReturn
 
 from training.errors import EXIT_STOPPED
+from training.files import write_durably
 
 Reason = Literal["sigterm", "deadline"]
+_LOOK_SECONDS: Final = 5.0  # a look costs a request where the file lies in a bucket
+_NONE: Final = "none"
 _ECHO_SECONDS: Final = 3.0
 _KILLED: Final = 128 + signal.SIGTERM
 
@@ -26,7 +31,12 @@ class StopRequest:
 
     def __init__(self, deadline: float | None = None, clock: Callable[[], float] = time.time) -> None:
         self.deadline = deadline
+        #: Holds another deadline once `ainfinity extend` gave one, in Unix seconds, or the word `none`.
+        self.file: Path | None = None
+        #: Whether this rank's deadline counts: rank 0's does, since an extension may reach no other machine than its.
+        self.decides = True
         self._clock = clock
+        self._looked_at = -math.inf
         self._asked_at: float | None = None
         self._in_steps = False
         self._at_once: Callable[[], None] = lambda: None
@@ -51,9 +61,27 @@ class StopRequest:
         """Why this rank was asked to stop, if it was."""
         if self._asked_at is not None:
             return "sigterm"
-        if self.deadline is not None and self._clock() >= self.deadline:
-            return "deadline"
-        return None
+        limit = self.limit() if self.decides else None
+        return "deadline" if limit is not None and self._clock() >= limit else None
+
+    def limit(self) -> float | None:
+        """The deadline as it stands, in Unix seconds; None without one."""
+        now = self._clock()
+        if self.file is not None and now - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = now
+            self.deadline = _read(self.file, self.deadline)
+        return self.deadline
+
+    def follow(self, limit: float | None) -> None:
+        """Write rank 0's deadline down for whoever guards this machine, if it is news here."""
+        if limit == self.limit():
+            return
+        before, self.deadline = self.deadline, limit
+        if self.file is not None and _read(self.file, before) != limit:
+            try:
+                write_durably(self.file, f"{_NONE if limit is None else limit}\n")
+            except OSError as error:  # the guard then ends this rank at the earlier deadline: a pity, and no fault
+                sys.stderr.write(f"the new deadline cannot be written to {self.file}: {error.strerror}\n")
 
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
         now = self._clock()
@@ -69,3 +97,12 @@ class StopRequest:
         self._at_once()
         sys.stderr.flush()
         os._exit(EXIT_STOPPED)  # not sys.exit: the interrupted code may be anywhere, also inside a collective
+
+
+def _read(file: Path, known: float | None) -> float | None:
+    """The deadline in the file; the known one if there is none, or none that can be read."""
+    try:
+        text = file.read_text(encoding="ascii").strip()
+        return None if text == _NONE else float(text)
+    except (OSError, ValueError):
+        return known

@@ -84,6 +84,8 @@ class Machine:
     stop_seconds: float = 0.0
     stopped: float | None = None
     resume_step: int | None = None
+    #: How and when it would end by itself if it had no deadline.
+    fate: tuple[str, float] = ("finished", 0.0)
 
     @property
     def over(self) -> float:
@@ -264,6 +266,16 @@ class FakeCompute:
         with self._call("verify") as world:
             return f"{name}: the export is damaged" if self._meets(world, "verify", "export_bad") else ""
 
+    def extend(self, name: str, deadline: float | None) -> None:
+        """Give every machine of that name that still runs, or is about to, another deadline."""
+        with self._call("extend") as world:
+            at = self._clock.now()
+            running = [one for one in world.machines.get(name, ()) if at < one.over]
+            if not running:
+                raise Refused(f"{name} does not run.", hint="Only a running attempt can be extended.")
+            for machine in running:
+                machine.end, machine.ends = _with_deadline(machine.fate, deadline, max(at, machine.begins))
+
     def release(self, name: str) -> None:
         """Take the name off the list."""
         with self._call("release") as world:
@@ -310,8 +322,8 @@ class FakeCompute:
                 end = fate
             dice -= rate
         ends = runs + (seconds if end == "finished" else seconds * draw.random())
-        if request.deadline is not None and request.deadline < ends:
-            end, ends = "deadline", max(begins, request.deadline)
+        fate = end, ends
+        end, ends = _with_deadline(fate, request.deadline, begins)
         recovers = draw.random() < weather.recover
         middle = runs + (ends - runs) * 0.4, runs + (ends - runs) * 0.6
         return Machine(
@@ -329,7 +341,12 @@ class FakeCompute:
             stops_left=draw.randint(2, 3) if draw.random() < weather.stubborn else 1,
             stop_seconds=draw.uniform(*weather.stop),
             resume_step=request.resume_step,
+            fate=fate,
         )
+
+
+def _with_deadline(fate: tuple[str, float], deadline: float | None, earliest: float) -> tuple[str, float]:
+    return fate if deadline is None or deadline >= fate[1] else ("deadline", max(earliest, deadline))
 
 
 def log(machine: Machine, at: float) -> list[bytes]:

@@ -17,6 +17,8 @@ from ainfinity.compute.processes import Identity, identify, is_alive, machine_id
 
 #: What a shell says of a process that SIGTERM ended.
 EXIT_TERMINATED = 143
+#: What a file with a deadline holds when there is to be none.
+NO_DEADLINE = "none"
 #: Room kept on the disk for the exit record, so that it can be written when the disk is full.
 _RESERVED = 4096
 
@@ -37,6 +39,8 @@ class AttemptFolder:
         self.claim = path / "claim.json"
         self.exit = path / "exit.json"
         self.stop = path / "stop.json"
+        #: Another deadline than the request's, once one is given; the trainer reads it too.
+        self.deadline = path / "deadline"
         #: A copy of the trainer's package, so that an upgrade of ainfinity does not change a running attempt.
         self.code = path / "code"
         self._reserve = path / f".exit.{secrets.token_hex(4)}"
@@ -115,6 +119,19 @@ class Owner:
         return is_alive(self.identity)
 
 
+def read_deadline(path: Path, launched: float | None) -> float | None:
+    """Return the deadline in a file, or the one that the attempt was launched with if it holds none.
+
+    Errors:
+        OSError: it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="ascii", errors="replace").strip()
+        return None if text == NO_DEADLINE else float(text)
+    except (FileNotFoundError, ValueError):
+        return launched
+
+
 def read_record(path: Path) -> dict[str, Any] | None:
     """Return a record, or None if there is none; a damaged one, which only a damaged disk can leave, reads as empty.
 
@@ -132,7 +149,16 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write or replace a record. Raises OSError."""
-    aside = _write_aside(path, record)
+    _replace(path, json.dumps(record))
+
+
+def write_deadline(path: Path, deadline: float | None) -> None:
+    """Write or replace a deadline. Raises OSError."""
+    _replace(path, NO_DEADLINE if deadline is None else repr(deadline))
+
+
+def _replace(path: Path, text: str) -> None:
+    aside = _write_aside(path, text)
     try:
         aside.replace(path)
     finally:
@@ -146,7 +172,7 @@ def create_once(path: Path, record: Mapping[str, Any]) -> bool:
     Errors:
         OSError: it cannot be written.
     """
-    aside = _write_aside(path, record)
+    aside = _write_aside(path, json.dumps(record))
     try:
         # Not O_EXCL: with a link the record is complete from the moment it can be seen.
         os.link(aside, path)
@@ -158,11 +184,11 @@ def create_once(path: Path, record: Mapping[str, Any]) -> bool:
     return True
 
 
-def _write_aside(path: Path, record: Mapping[str, Any]) -> Path:
+def _write_aside(path: Path, text: str) -> Path:
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with aside.open("xb") as file:
-            file.write(json.dumps(record).encode())
+            file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
     except OSError:

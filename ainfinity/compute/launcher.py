@@ -21,6 +21,7 @@ from ainfinity.compute.processes import MARK
 from ainfinity.compute.trainer import copy_code, interpreter_of, make_environment, supervisor_path, trainer_path
 from ainfinity.core.clock import Clock
 from ainfinity.core.config import Settings
+from ainfinity.core.constants import DEADLINE_FILE_MARK
 from ainfinity.core.exceptions import ComputeUnreachable, Refused
 
 #: Makes the command line of an attempt whose recipe is in the given file.
@@ -116,6 +117,7 @@ class Launcher:
         write_record(place, entry)
         environment = make_environment(request, os.environ, earlier["devices"], self._settings.cache_dir)
         environment[MARK] = folder.mark
+        environment[DEADLINE_FILE_MARK] = str(folder.deadline)
         try:
             self._spawn(folder, environment)
         except OSError as error:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ainfinity.compute.folder import AttemptFolder, create_once, read_record, write_record
+from ainfinity.compute.folder import AttemptFolder, create_once, read_record, write_deadline, write_record
 from ainfinity.compute.launcher import Command, Launcher
 from ainfinity.compute.logfile import read_lines
 from ainfinity.compute.machine import TRAINER_MODULES
@@ -24,7 +24,7 @@ from ainfinity.compute.processes import Ending, Identity, list_processes, member
 from ainfinity.compute.trainer import torchrun_command
 from ainfinity.core.clock import Clock, SystemClock
 from ainfinity.core.config import Settings
-from ainfinity.core.exceptions import ComputeUnreachable, WrongState
+from ainfinity.core.exceptions import ComputeUnreachable, Refused, WrongState
 from ainfinity.domain.observation import Observation
 
 #: A supervisor that has not ended its attempt this long after the grace is ended itself. Seconds.
@@ -141,6 +141,22 @@ class LocalCompute:
         if not request:
             return f"{name} was never launched on this machine"
         return find_fault(Path(request["output_dir"]), files)
+
+    def extend(self, name: str, deadline: float | None) -> None:
+        """Have the attempt end itself at another time, in Unix seconds; None takes its limit away.
+
+        Errors:
+            Refused: it was never launched here, or has ended.
+            ComputeUnreachable: that cannot be written down.
+        """
+        folder = self._observer.folder(name)
+        with self._reading():
+            if not folder.request.exists() or folder.exit.exists():
+                raise Refused(f"{name} does not run on this machine.", hint="Only a running attempt can be extended.")
+            write_deadline(folder.deadline, deadline)
+            owner = folder.owner()
+        if owner is not None and not owner.is_elsewhere:
+            send(owner.identity, signal.SIGHUP)  # it looks at once
 
     def release(self, name: str) -> None:
         """Forget an attempt that is over; its folder stays.

@@ -6,6 +6,7 @@ process of the attempt before it writes the exit record, and needs the standard 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ainfinity.compute.folder import EXIT_TERMINATED, AttemptFolder, read_record
+from ainfinity.compute.folder import EXIT_TERMINATED, AttemptFolder, read_deadline, read_record
 from ainfinity.compute.processes import Ending, list_processes, members_of
 from ainfinity.compute.redactor import SECRET_NAMES
 
@@ -41,7 +42,8 @@ class Supervisor:
         self._command = [str(word) for word in request["command"]]
         self._python_path = str(request["python_path"])
         self._grace = float(request["grace"])
-        self._deadline: float | None = request.get("deadline")
+        self._launched_until: float | None = request.get("deadline")
+        self._deadline = self._launched_until
         self._asked_to_end = False
         self._child = self._redactor = 0
         self._code: int | None = None
@@ -50,7 +52,8 @@ class Supervisor:
             os.set_blocking(end, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_terminate)
-        # Handlers and not SIG_IGN, which the trainer would inherit. A log-out must not end the attempt.
+        # Handlers and not SIG_IGN, which the trainer would inherit. A log-out must not end the attempt; SIGHUP only
+        # wakes this process, for a deadline that was changed.
         for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, _ignore)
 
@@ -168,12 +171,20 @@ class Supervisor:
             os.read(self._wake, 4096)
 
     def _is_late(self) -> bool:
-        return self._deadline is not None and time.time() >= self._deadline
+        deadline = self._current_deadline()
+        return deadline is not None and time.time() >= deadline
+
+    def _current_deadline(self) -> float | None:
+        # A file that cannot be read takes no deadline away, and gives none.
+        with contextlib.suppress(OSError):
+            self._deadline = read_deadline(self._folder.deadline, self._launched_until)
+        return self._deadline
 
     def _time_to_look(self) -> float:
-        if self._deadline is None:
+        deadline = self._current_deadline()
+        if deadline is None:
             return _LOOK_AT_CLOCK
-        return min(max(self._deadline - time.time(), 0.0), _LOOK_AT_CLOCK)
+        return min(max(deadline - time.time(), 0.0), _LOOK_AT_CLOCK)
 
     def _on_terminate(self, *_: object) -> None:
         self._asked_to_end = True

@@ -12,6 +12,9 @@ ATTEMPT_MARK: Final = "AINFINITY_ATTEMPT"
 #: The run wrapper checkpoints and ends the attempt at this moment (Unix seconds), whoever else is alive.
 DEADLINE_MARK: Final = "AINFINITY_DEADLINE"
 
+#: Names a file that holds another deadline once one is given, or the word `none`.
+DEADLINE_FILE_MARK: Final = "AINFINITY_DEADLINE_FILE"
+
 #: Names of secrets are names of environment variables.
 SECRET_NAME_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"  # noqa: S105  # a pattern for names, no password
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ainfinity.compute.port import Compute
+from ainfinity.core.exceptions import Refused
 from ainfinity.domain.observation import Observation, Phase
 from tests.contract.harness import HARNESSES, Harness
 
@@ -146,6 +147,30 @@ def test_the_deadline_is_kept_without_a_call(harness: Harness, compute: Compute)
     seen = see(harness, compute, NAME, over)
     assert (seen.phase, seen.reason) == (Phase.EXITED, "deadline")
     assert harness.alive(NAME) == 0
+
+
+def test_an_extended_attempt_outlives_its_first_deadline(harness: Harness, compute: Compute) -> None:
+    compute.launch(harness.request(NAME, deadline_in=3))
+    compute.extend(NAME, None)
+    compute.launch(harness.request(OTHER, deadline_in=3))
+    seen = see(harness, compute, OTHER, over)
+    assert (seen.phase, seen.reason) == (Phase.EXITED, "deadline")
+    assert running(compute.observe_all()[NAME])
+    assert harness.alive(NAME) == 1
+    harness.backend().extend(NAME, 1.0)
+    seen = see(harness, compute, NAME, over)
+    assert (seen.phase, seen.reason) == (Phase.EXITED, "deadline")
+    assert harness.alive(NAME) == 0
+
+
+def test_what_does_not_run_cannot_be_extended(harness: Harness, compute: Compute) -> None:
+    with pytest.raises(Refused):
+        compute.extend(OTHER, None)
+    start(harness, compute)
+    harness.finish(NAME, 0)
+    see(harness, compute, NAME, over)
+    with pytest.raises(Refused):
+        compute.extend(NAME, None)
 
 
 def test_lines_come_whole_once_and_from_any_offset(harness: Harness, compute: Compute) -> None:

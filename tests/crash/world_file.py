@@ -56,5 +56,5 @@ def _plain(world: World) -> dict[str, Any]:
 
 
 def _machine(raw: dict[str, Any]) -> Machine:
-    recovery = raw.pop("recovery")
-    return Machine(**raw, recovery=(recovery[0], recovery[1]) if recovery else None)
+    recovery, fate = raw.pop("recovery"), raw.pop("fate")
+    return Machine(**raw, recovery=(recovery[0], recovery[1]) if recovery else None, fate=(fate[0], fate[1]))

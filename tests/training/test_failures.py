@@ -68,6 +68,35 @@ def test_a_deadline_is_a_reason_to_stop() -> None:
     assert stop.reason() == "deadline"
 
 
+def test_a_deadline_that_was_changed_counts(tmp_path: Path) -> None:
+    now = 10.0
+    stop = StopRequest(deadline=11.0, clock=lambda: now)
+    stop.file = tmp_path / "deadline"
+    assert stop.limit() == 11.0
+    for text, limit in (("50\n", 50.0), ("none", None), ("7x", None), ("30.5", 30.5), ("", 30.5)):
+        stop.file.write_text(text)
+        now += 5.0
+        assert stop.limit() == limit
+    assert stop.reason() == "deadline"
+    stop.file.unlink()
+    now += 5.0
+    assert stop.limit() == 30.5
+
+
+def test_ranks_elsewhere_follow_the_deadline_of_rank_zero(tmp_path: Path) -> None:
+    stop = StopRequest(deadline=11.0, clock=lambda: 20.0)
+    stop.file, stop.decides = tmp_path / "deadline", False
+    assert stop.reason() is None
+    stop.follow(11.0)
+    assert not stop.file.exists()
+    for limit, text in ((99.25, "99.25\n"), (None, "none\n")):
+        stop.follow(limit)
+        assert stop.file.read_text() == text
+        assert stop.limit() == limit
+    stop.file = tmp_path / "gone" / "deadline"
+    stop.follow(5.0)  # cannot be written: that is said and harms nothing
+
+
 TWO_SIGNALS = """
 import itertools, os, signal, sys
 from training.stopping import StopRequest
