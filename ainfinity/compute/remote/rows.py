@@ -84,6 +84,8 @@ class ManagedRow:
     recoveries: int = 0
     #: The cluster that it runs on now; "" for none.
     cluster: str = ""
+    #: Whether its controller is through with it, cleaning up included.
+    is_done: bool = False
     submitted_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
@@ -159,6 +161,17 @@ class PricedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenRow:
+    """What was given for one cluster."""
+
+    cluster: str
+    given: str
+    price_per_hour: float | None
+    nodes: int = 1
+    launched_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LogSource:
     """Where the log of an attempt can be had, as far as that is known yet."""
 
@@ -211,29 +224,58 @@ class Transfer(Protocol):
 
 
 class Sky(Protocol):
-    """What `SkyPilotCompute` asks of the gateway. Each call is limited in time and may raise ComputeUnreachable."""
+    """What `SkyPilotCompute` asks of the gateway.
 
-    def clusters(self, names: Sequence[str] | None = None, *, refresh: bool = False) -> list[ClusterRow]: ...
+    Each call is limited in time, and raises ComputeUnreachable where no answer came, which says nothing of the wish.
+    """
 
-    def managed_jobs(self, *, ids: Sequence[int] | None = None, name: str = "") -> list[ManagedRow]: ...
+    def clusters(self, names: Sequence[str] | None = None, *, refresh: bool = False) -> list[ClusterRow]:
+        """Return these clusters, or all but those of managed jobs; `refresh` asks the clouds about their machines."""
+        ...
 
-    def queue(self, cluster: str) -> list[QueueRow]: ...
+    def managed_jobs(self, *, ids: Sequence[int] | None = None, name: str = "") -> list[ManagedRow]:
+        """Return these managed jobs, those whose name holds `name`, or all."""
+        ...
 
-    def requests(self, cluster: str = "") -> list[RequestRow]: ...
+    def queue(self, cluster: str) -> list[QueueRow]:
+        """Return the jobs of a cluster, oldest first. Errors: Gone."""
+        ...
 
-    def launch(self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str]) -> str: ...
+    def requests(self, cluster: str = "") -> list[RequestRow]:
+        """Return the requests that are not over; those about a cluster, over or not."""
+        ...
 
-    def launch_managed(self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str]) -> str: ...
+    def given(self, clusters: Sequence[str]) -> Mapping[str, GivenRow]:
+        """Return what was given for clusters that are there, those of managed jobs included."""
+        ...
 
-    def result(self, request_id: str) -> int | None: ...
+    def launch(self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str]) -> str:
+        """Send a task to a cluster that it makes if need be; return the request, which goes on. Errors: SkyRefused."""
+        ...
 
-    def cancel_request(self, request_id: str) -> None: ...
+    def launch_managed(self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str]) -> str:
+        """Send a task as a managed job; return the request, which goes on. Errors: SkyRefused."""
+        ...
 
-    def down(self, cluster: str) -> None: ...
+    def result(self, request_id: str) -> int | None:
+        """Return the number of the job that a launch which is over made. Errors: SkyRefused, RequestLost."""
+        ...
 
-    def cancel_managed(self, job_id: int) -> None: ...
+    def cancel_request(self, request_id: str) -> None:
+        """Have the server drop a request; what it began stays."""
+        ...
 
-    def can_manage(self) -> bool: ...
+    def down(self, cluster: str) -> None:
+        """End a cluster and wait until it is gone. One that is not there is."""
+        ...
+
+    def cancel_managed(self, job_id: int) -> None:
+        """Have a managed job's controller end it; `is_done` tells when it has."""
+        ...
+
+    def can_manage(self) -> bool:
+        """Whether managed jobs can run without a machine made for their controller alone."""
+        ...
 
 
 #: Raw lines of a stream, their ends kept.
