@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ainfinity.cli.gpus import tell_age
 from ainfinity.cli.output import duration, money, per_hour, say, write_json, write_table
 from ainfinity.cli.session import with_client
-from ainfinity.core.constants import EXIT_OK
+from ainfinity.core.constants import EXIT_OK, EXIT_UNREACHABLE
 from ainfinity.core.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -20,18 +20,22 @@ _HEAD = ("NAME", "KIND", "AGE", "$/H", "LEAKED", "THEN", "GIVEN")
 def list_orphans(*, refresh: bool, as_json: bool) -> int:
     """Write the orphans, the oldest first."""
     found = with_client(lambda client: client.orphans(refresh=refresh))
+    # Never answered: that none is known says nothing then.
+    code = EXIT_OK if found.rows or found.at else EXIT_UNREACHABLE
     if as_json:
         write_json(found)
-        return EXIT_OK
+        return code
     if found.rows:
         now = time.time()
         write_table(_HEAD, [_row(row, now) for row in found.rows], right=(2, 3, 4))
         say("`ainfinity orphans remove NAME` ends one now; `ainfinity orphans keep NAME` leaves it alone.")
-    else:
+    elif found.at:
         say("No orphans: every machine with this installation's name belongs to a live job.")
     if found.at:
         tell_age(found.at, found.error)
-    return EXIT_OK
+    else:
+        say(f"SkyPilot was not asked: {found.error.get('message', '')} {found.error.get('hint', '')}".rstrip())
+    return code
 
 
 def _row(row: OrphanRow, now: float) -> tuple[str, ...]:

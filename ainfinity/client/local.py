@@ -20,7 +20,8 @@ from ainfinity.core.secrets import open_secrets
 from ainfinity.schema.actor import Actor
 from ainfinity.schema.data import DatasetRow
 from ainfinity.schema.event import Event
-from ainfinity.schema.machines import Gpus, Shell, SkyStatus
+from ainfinity.schema.machines import Gpus, Orphans, Shell, SkyStatus
+from ainfinity.schema.outside import OrphanRow
 from ainfinity.schema.states import JOB_LIVE
 from ainfinity.schema.views import (
     ArtifactRow,
@@ -40,6 +41,7 @@ from ainfinity.services.datasets import DatasetService
 from ainfinity.services.deliveries import DeliveryService
 from ainfinity.services.logs import LogService
 from ainfinity.services.machines import MachineService
+from ainfinity.services.orphans import OrphanService
 from ainfinity.services.outside import OutsideService
 from ainfinity.services.provenance import source_of
 from ainfinity.services.training_service import TrainingService
@@ -78,7 +80,9 @@ class LocalClient:
         self._logs = LogService(store, settings.attempts_dir)
         self._artifacts = ArtifactService(store, settings.attempts_dir)
         self._deliveries = DeliveryService(store)
-        self._machines = MachineService(store, OutsideService(settings.cache_dir, store.clock))
+        outside = OutsideService(settings.cache_dir, store.clock)
+        self._machines = MachineService(store, outside)
+        self._orphans = OrphanService(store, outside, settings.orphan_after)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ainfinity-services")
         #: For what waits for somebody else, and must not hold up the rest.
         self._waiting = ThreadPoolExecutor(4, thread_name_prefix="ainfinity-waiting")
@@ -224,6 +228,16 @@ class LocalClient:
     async def gpus(self, name: str = "", *, infra: str = "", refresh: bool = False) -> Gpus:
         """See `Client.gpus`."""
         return await self._wait_for(self._machines.gpus, name, infra=infra, refresh=refresh)
+
+    async def orphans(self, *, refresh: bool = False) -> Orphans:
+        """See `Client.orphans`."""
+        return await self._wait_for(self._orphans.list, refresh=refresh)
+
+    async def answer_orphan(self, name: str, answer: Literal["keep", "remove"]) -> OrphanRow:
+        """See `Client.answer_orphan`."""
+        row = await self._wait_for(self._orphans.answer, name, answer, self.actor)
+        await self.ensure_worker()
+        return row
 
     async def sky_status(self) -> SkyStatus:
         """See `Client.sky_status`."""
