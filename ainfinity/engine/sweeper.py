@@ -14,13 +14,15 @@ from typing import Any, Final
 
 from ainfinity.compute.port import Compute
 from ainfinity.core.config import Settings
+from ainfinity.core.exceptions import FolderUnwritable
 from ainfinity.domain.observation import Observation
 from ainfinity.engine.fence import Fence
 from ainfinity.engine.launch import name_prefix
 from ainfinity.schema.actor import ENGINE
 from ainfinity.schema.event import EventType
 from ainfinity.store import jobs, orphans
-from ainfinity.store.orphans import Orphan, Owner
+from ainfinity.store.answers import AnswerFiles, Kept
+from ainfinity.store.orphans import Orphan
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ _log = logging.getLogger(__name__)
 _STOP_AGAIN: Final = 15.0
 #: How far `last_seen` may lag behind, so that not every look writes. Seconds.
 _LAST_SEEN: Final = 60.0
+#: How often what a backend lists is written down for fronts to read. Seconds.
+_PUBLISH: Final = 15.0
 
 
 @dataclass(slots=True)
@@ -46,6 +50,8 @@ class Sweeper:
         self.fence = fence
         self.settings = settings
         self.probe = probe
+        self.answers = AnswerFiles(settings.cache_dir / "answers")
+        self._published = float("-inf")
         self._memory: dict[str, _Memory] = {}
         self._prefix = ""
 
@@ -68,6 +74,7 @@ class Sweeper:
             known = {orphan.name: orphan for orphan in orphans.listed(connection, compute.name)}
             asked_of = strangers | known.keys()
             owners = orphans.owners(connection, asked_of) if asked_of else {}
+        self._publish(compute.name, running, found, now)
         twice = strangers & memory.strangers.keys()
         memory.strangers = {name: memory.strangers.get(name, now) for name in strangers}
         current = {
@@ -78,8 +85,19 @@ class Sweeper:
         owned = known.keys() & (owners.keys() | set(live_names))
         self._record(known, current, gone - owned, owned, now)
         wanted = {name for name, orphan in current.items() if self._is_due(orphan, now)}
-        wanted |= {name for name in twice & owners.keys() if _is_leftover(owners[name], now)}
+        wanted |= {name for name in twice & owners.keys() if owners[name].wants_it_gone(now)}
         return self._not_lately(memory, wanted, now)
+
+    def _publish(self, backend: str, running: Collection[str], found: Mapping[str, Observation], now: float) -> None:
+        """Answer what fronts would have to ask SkyPilot for: it was seen anyway."""
+        if now - self._published < _PUBLISH:
+            return
+        entries = [orphans.as_entry(_as_seen(None, found[name], backend, now, now)) for name in sorted(running)]
+        try:
+            self.answers.write("orphans", {"prefix": self._prefix}, Kept(entries, now, self.fence.store.clock.now()))
+        except (OSError, FolderUnwritable) as error:
+            _log.warning("the list of machines cannot be kept for fronts: %s", error)
+        self._published = now
 
     def _gone(
         self,
@@ -172,8 +190,3 @@ def _as_seen(known: Orphan | None, seen: Observation, backend: str, first_seen: 
 
 def _differs(new: Orphan, old: Orphan) -> bool:
     return replace(new, last_seen=old.last_seen) != old
-
-
-def _is_leftover(owner: Owner, now: float) -> bool:
-    """Whether a machine outlived its attempt, and nobody wants it to."""
-    return owner.over and not owner.only_shown and (owner.keep_until is None or owner.keep_until <= now)

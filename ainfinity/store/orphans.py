@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ainfinity.schema.event import Event, EventType
+from ainfinity.schema.numbers import number
 from ainfinity.schema.states import ATTEMPT_TERMINAL
 from ainfinity.store import events
 from ainfinity.store.events import ATTEMPT, DELIVERY, JOB
@@ -54,20 +55,46 @@ class Orphan:
 class Owner:
     """The recorded attempt that a machine's name belongs to."""
 
-    over: bool
+    #: When the attempt was over; None while it is not.
+    ended_at: float | None
     #: The machine is to stay until then though its attempt is over.
     keep_until: float | None
     #: Started by somebody else with plain SkyPilot, and only shown here.
     only_shown: bool
 
+    def wants_it_gone(self, at: float) -> bool:
+        """Whether a machine that was there at that time outlived its attempt, and nobody wants it to."""
+        over = self.ended_at is not None and self.ended_at <= at
+        return over and not self.only_shown and (self.keep_until is None or self.keep_until <= at)
+
 
 _NAMES = tuple(field.name for field in fields(Orphan))
 _ALL = sa.select(*(ORPHAN.c[name] for name in _NAMES)).order_by(ORPHAN.c.first_seen, ORPHAN.c.name)
 _OWNERS = (
-    sa.select(ATTEMPT.c.name, ATTEMPT.c.state, ATTEMPT.c.keep_until, JOB.c.origin, JOB.c.claimed)
+    sa.select(ATTEMPT.c.name, ATTEMPT.c.state, ATTEMPT.c.finished_at, ATTEMPT.c.keep_until, JOB.c.origin, JOB.c.claimed)
     .join(JOB, JOB.c.id == ATTEMPT.c.job_id)
     .where(ATTEMPT.c.name.in_(sa.bindparam("names", expanding=True)))
 )
+
+
+def from_entry(entry: Mapping[str, Any], at: float) -> Orphan:
+    """Return the orphan of an entry of the answer `orphans`, as of `at`; the inverse of `as_entry`."""
+    return Orphan(
+        name=str(entry["name"]),
+        backend=str(entry.get("backend", "")),
+        kind=str(entry.get("kind", "cluster")),
+        first_seen=at,
+        last_seen=at,
+        launched_at=number(entry.get("launched_at")),
+        price_per_hour=number(entry.get("price_per_hour")),
+        given=str(entry.get("given", "")),
+    )
+
+
+def as_entry(orphan: Orphan) -> dict[str, Any]:
+    """Return a machine as the answer `orphans` lists it."""
+    names = ("name", "backend", "kind", "launched_at", "price_per_hour", "given")
+    return {name: getattr(orphan, name) for name in names}
 
 
 def listed(connection: Connection, backend: str = "") -> list[Orphan]:
@@ -89,7 +116,8 @@ def owners(connection: Connection, names: Collection[str]) -> dict[str, Owner]:
     for start in range(0, len(wanted), 500):
         for row in connection.execute(_OWNERS, {"names": wanted[start : start + 500]}):
             only_shown = bool(row.origin) and not row.claimed
-            found[row.name.removeprefix(_ADOPTED)] = Owner(row.state in _OVER, row.keep_until, only_shown)
+            ended_at = row.finished_at if row.state in _OVER else None
+            found[row.name.removeprefix(_ADOPTED)] = Owner(ended_at, row.keep_until, only_shown)
     return found
 
 
