@@ -36,12 +36,14 @@ class EventType(StrEnum):
     ATTEMPT_CANCELLED = "attempt.cancelled"
     ATTEMPT_LOST = "attempt.lost"
 
-    #: What was really given: `price_per_hour` (None: unknown), `given` in words, `region`, `nodes`.
+    #: What was really given: `price_per_hour` (None: unknown), `given` in words, `recoveries`; `moved` to another one.
     ATTEMPT_GIVEN = "attempt.given"
     #: Nothing new for `stuck_after` while contact was good; and a sign of life after that.
     ATTEMPT_STUCK = "attempt.stuck"
     ATTEMPT_UNSTUCK = "attempt.unstuck"
-    #: The machine stays until `until` though the attempt ended: `reason`.
+    #: The trainer ended, and what it made is not in a durable place yet; its machine waits for that.
+    ATTEMPT_FETCHING = "attempt.fetching"
+    #: The machine stays until `until` though the attempt ended, with `outcome`, `code` and `message`: `reason`.
     ATTEMPT_KEPT = "attempt.kept"
     #: The deadline is `deadline` now: asked for by a person, and told to the machine.
     EXTEND_REQUESTED = "job.extend_requested"

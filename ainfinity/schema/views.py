@@ -51,6 +51,17 @@ class JobRow:
     error_message: str
     seq: int
     progress: Progress = field(default_factory=Progress)
+    #: Dollars so far, of all attempts, as of the reading; None where some of it is unknown.
+    cost: float | None = None
+    #: Dollars an hour of the newest attempt's machines; None where that is unknown.
+    price_per_hour: float | None = None
+    #: Until when the machine of an attempt that ended is kept.
+    kept_until: float | None = None
+    #: Since when the newest attempt gives no sign, though there is contact.
+    stuck_since: float | None = None
+    #: "", or of a job that was started with plain SkyPilot `cluster:NAME` or `managed:ID`; read-only until `claimed`.
+    origin: str = ""
+    claimed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,20 @@ class AttemptRow:
     reason: str
     resume_step: int | None
     provenance: dict[str, Any]
+    #: Dollars an hour for all its nodes, of what was `given`; None where that is unknown.
+    price_per_hour: float | None = None
+    given: str = ""
+    #: Dollars so far or in all; None where that is unknown.
+    cost: float | None = None
+    #: How often the backend itself moved it to a new machine.
+    recoveries: int = 0
+    #: When it ends itself, on its own machine too.
+    deadline: float | None = None
+    #: Until when its machine stays though it ends, and once it has ended why.
+    keep_until: float | None = None
+    keep_reason: str = ""
+    #: When its machine first cost.
+    paid_from: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +139,8 @@ class JobDetail:
     result: dict[str, Any]
     #: Data hash, git commit, dirty or not, and the redacted diff.
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
+    #: The share of the paid time that went into steps that count, 0 to 1; None while there are none.
+    goodput: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class ChangeService:
         with self.store.read() as connection:
             new = events.read(connection, after=cursor, limit=_BATCH)
             moved = dict(progress.since(connection, rev))
-            changed = jobs.by_ids(connection, [event.job_id for event in new])
+            changed = jobs.by_ids(connection, [event.job_id for event in new], self.store.clock.now())
         return FeedItem(
             cursor=new[-1].seq if new else cursor,
             rev=max((entry.rev for entry in moved.values()), default=rev),

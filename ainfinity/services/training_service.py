@@ -113,7 +113,7 @@ class TrainingService:
             origin = self._keep_diff(job_id, provenance or {})
             self._append(connection, self._first_events(job_id, spec, plan, actor, origin))
             jobs.audit(connection, self.store.clock.now(), actor.name, "launch", job_id, name=spec.name)
-            return jobs.get(connection, job_id)
+            return self._row(connection, job_id)
 
     def _same_key(self, connection: Connection, key: str, key_sha256: str) -> JobRow | None:
         found = jobs.by_key(connection, key)
@@ -122,7 +122,7 @@ class TrainingService:
         job_id, known_sha256 = found
         if known_sha256 != key_sha256:
             raise KeyReused("This idempotency key was used for another job.", hint="Use a new key.", field="key")
-        return jobs.get(connection, job_id)
+        return self._row(connection, job_id)
 
     def _check_secrets(self, spec: JobSpec) -> None:
         missing = self.missing_secrets(spec.secrets) if self.missing_secrets and spec.secrets else []
@@ -201,6 +201,9 @@ class TrainingService:
             origin["diff_file"] = str(path)
         return origin
 
+    def _row(self, connection: Connection, job_id: str) -> JobRow:
+        return jobs.get(connection, job_id, self.store.clock.now())
+
     def _event(self, kind: EventType, job_id: str, actor: Actor, data: dict[str, Any] | None = None) -> Event:
         return Event(kind, job_id, self.store.clock.now(), actor.name, 0, data or {})
 
@@ -210,7 +213,7 @@ class TrainingService:
     def list_jobs(self, query: JobQuery | None = None) -> list[JobRow]:
         """Return the jobs that fit, newest first."""
         with self.store.read() as connection:
-            return jobs.query(connection, query or JobQuery())
+            return jobs.query(connection, query or JobQuery(), self.store.clock.now())
 
     def get_job_status(self, job: str) -> JobDetail:
         """Return everything about one job. Errors: NotFound, AmbiguousName."""
@@ -218,11 +221,11 @@ class TrainingService:
             job_id = jobs.resolve(connection, job)
             spec, plan_hash, plan, result = jobs.spec_and_plan(connection, job_id)
             return JobDetail(
-                job=jobs.get(connection, job_id),
+                job=self._row(connection, job_id),
                 spec=spec,
                 plan=plan or None,
                 plan_hash=plan_hash,
-                attempts=tuple(jobs.attempts(connection, job_id)),
+                attempts=tuple(jobs.attempts(connection, job_id, self.store.clock.now())),
                 artifacts=tuple(jobs.artifacts(connection, job_id)),
                 result=result,
                 provenance=jobs.provenance(connection, job_id),
@@ -237,7 +240,7 @@ class TrainingService:
         actor.must_be(Role.LAUNCHER, "cancel jobs")
         with self.store.write() as connection:
             job_id = jobs.resolve(connection, job)
-            row = jobs.get(connection, job_id)
+            row = self._row(connection, job_id)
             if row.state == JobState.CANCELLING:
                 return row
             if row.state not in JOB_LIVE:
@@ -248,7 +251,7 @@ class TrainingService:
                 made.append(self._event(EventType.CANCELLED, job_id, actor))
             self._append(connection, made)
             jobs.audit(connection, self.store.clock.now(), actor.name, "cancel", job_id)
-            return jobs.get(connection, job_id)
+            return self._row(connection, job_id)
 
     def retry_job(self, job: str, actor: Actor, *, from_step: int | None = None) -> JobRow:
         """Queue a failed or cancelled job again as a new attempt, from its newest checkpoint or the given one.
@@ -260,7 +263,7 @@ class TrainingService:
         actor.must_be(Role.LAUNCHER, "retry jobs")
         with self.store.write(durable=True) as connection:
             job_id = jobs.resolve(connection, job)
-            row = jobs.get(connection, job_id)
+            row = self._row(connection, job_id)
             if row.state not in (JobState.FAILED, JobState.CANCELLED):
                 raise WrongState(
                     f"{row.name} is {row.state}: only a failed or cancelled job can be retried.",
@@ -275,7 +278,7 @@ class TrainingService:
                 self._check_step(connection, job_id, from_step)
             self._append(connection, [self._event(EventType.RETRIED, job_id, actor, {"from_step": from_step})])
             jobs.audit(connection, self.store.clock.now(), actor.name, "retry", job_id, from_step=from_step)
-            return jobs.get(connection, job_id)
+            return self._row(connection, job_id)
 
     def _check_step(self, connection: Connection, job_id: str, step: int) -> None:
         left = (row for row in jobs.artifacts(connection, job_id) if row.kind == "checkpoint")
@@ -294,7 +297,7 @@ class TrainingService:
         with self.store.read() as connection:
             job_id = jobs.resolve(connection, job)
             spec, standing, *_ = jobs.spec_and_plan(connection, job_id)
-            row = jobs.get(connection, job_id)
+            row = self._row(connection, job_id)
         self._must_await(row)
         plan, _ = planning.make_plan(validate(Document(spec)), self.backends, self.keep_data)
         if plan.plan_hash != standing:
@@ -302,7 +305,7 @@ class TrainingService:
         if plan.plan_hash != (plan_hash or standing):
             raise self._changed(row.name, plan.plan_hash, plan_hash or standing)
         with self.store.write(durable=True) as connection:
-            self._must_await(jobs.get(connection, job_id))
+            self._must_await(self._row(connection, job_id))
             # Someone else may have found the data changed while it was read here.
             now = jobs.fold_of(connection, job_id).plan_hash
             if now != plan.plan_hash:
@@ -310,12 +313,12 @@ class TrainingService:
             approved = self._event(EventType.APPROVED, job_id, actor, {"plan_hash": plan.plan_hash})
             self._append(connection, [approved, self._event(EventType.QUEUED, job_id, actor)])
             jobs.audit(connection, self.store.clock.now(), actor.name, "approve", job_id, plan_hash=plan.plan_hash)
-            return jobs.get(connection, job_id)
+            return self._row(connection, job_id)
 
     def _replan(self, job_id: str, plan: Plan, actor: Actor) -> None:
         now = self.store.clock.now()
         with self.store.write() as connection:
-            self._must_await(jobs.get(connection, job_id))
+            self._must_await(self._row(connection, job_id))
             jobs.put_plan(connection, job_id, plan.plan_hash, plan.model_dump(mode="json"), now)
             self._append(connection, [self._event(EventType.PLANNED, job_id, actor, {"plan_hash": plan.plan_hash})])
 
@@ -334,18 +337,18 @@ class TrainingService:
         reason = redact(reason)
         with self.store.write() as connection:
             job_id = jobs.resolve(connection, job)
-            self._must_await(jobs.get(connection, job_id))
+            self._must_await(self._row(connection, job_id))
             data = {"code": "rejected", "message": reason}
             self._append(connection, [self._event(EventType.REJECTED, job_id, actor, data)])
             jobs.audit(connection, self.store.clock.now(), actor.name, "reject", job_id, reason=reason)
-            return jobs.get(connection, job_id)
+            return self._row(connection, job_id)
 
     def delete_job(self, job: str, actor: Actor) -> None:
         """Remove the record of a job that is over; its files stay. Errors: WrongState."""
         actor.must_be(Role.LAUNCHER, "delete jobs")
         with self.store.write() as connection:
             job_id = jobs.resolve(connection, job)
-            row = jobs.get(connection, job_id)
+            row = self._row(connection, job_id)
             if row.state in JOB_LIVE:
                 raise WrongState(f"{row.name} is {row.state}.", hint=f"Cancel it first: `ainfinity cancel {row.name}`.")
             # Told before the rows go, so that every front drops the job too.

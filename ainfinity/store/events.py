@@ -48,7 +48,9 @@ _AFTER_OF_JOB = _AFTER.where(EVENT.c.job_id == sa.bindparam("key_job"))
 _FACTS = frozenset(
     {EventType.TRAINER_SAMPLE, EventType.TRAINER_WARNING, EventType.ORPHAN_FOUND, EventType.ORPHAN_REMOVED}
 )
-#: What an owner who wants to know everything is told besides the ends.
+#: What every owner is told who is told anything.
+_TOLD = TERMINAL_EVENTS | {EventType.APPROVAL_REQUESTED, EventType.ATTEMPT_KEPT, EventType.ATTEMPT_STUCK}
+#: What an owner who wants to know everything is told besides that.
 _TOLD_WITH_ALL = frozenset(
     {EventType.ATTEMPT_RUNNING, EventType.ATTEMPT_RECOVERING, EventType.ATTEMPT_LOST, EventType.ATTEMPT_FAILED}
 )
@@ -160,9 +162,7 @@ def _save_attempt(connection: Connection, old: AttemptFold | None, new: AttemptF
 def _owe(connection: Connection, events: Iterable[Event], notify: str, places: Sequence[str]) -> None:
     if notify == "none":
         return
-    told = TERMINAL_EVENTS | {EventType.APPROVAL_REQUESTED}
-    if notify == "all":
-        told |= _TOLD_WITH_ALL
+    told = _TOLD | _TOLD_WITH_ALL if notify == "all" else _TOLD
     owed = [
         {"event_seq": event.seq, "job_id": event.job_id, "place": place, "due_at": event.at}
         for event in events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ainfinity.core.exceptions import AmbiguousName, NotFound
+from ainfinity.domain.cost import cost
 from ainfinity.domain.fold import AttemptFold, JobFold
 from ainfinity.schema.states import JOB_ENGINE, JOB_LIVE
 from ainfinity.schema.views import ArtifactRow, AttemptRow, JobQuery, JobRow, Progress
@@ -30,13 +32,15 @@ _PROGRESS = ("step", "total_steps", "loss", "lr", "tokens_per_second", "eta_seco
 _ROW = (
     "id", "name", "state", "desired", "owner", "model", "infra", "gpus", "priority", "tags", "note", "attempt",
     "submitted_at", "started_at", "finished_at", "stale_since", "error_code", "error_message", "seq",
+    "price_per_hour", "kept_until", "stuck_since", "origin", "claimed",
 )  # fmt: skip
+_METER = ("spent", "priced_from")
 _LIVE = tuple(str(state) for state in JOB_LIVE)
 _ENGINE = tuple(str(state) for state in JOB_ENGINE)
 
 
 def _rows() -> sa.Select[Any]:
-    columns = [JOB.c[name] for name in _ROW] + [PROGRESS.c[name].label(f"p_{name}") for name in _PROGRESS]
+    columns = [JOB.c[name] for name in (*_ROW, *_METER)] + [PROGRESS.c[name].label(f"p_{name}") for name in _PROGRESS]
     return sa.select(*columns).select_from(JOB.outerjoin(PROGRESS, PROGRESS.c.job_id == JOB.c.id))
 
 
@@ -46,9 +50,10 @@ _ATTEMPTS_BY_KEY = sa.select(*(ATTEMPT.c[name] for name in (*ATTEMPT_FOLD, "log_
 )
 
 
-def _row(found: Any) -> JobRow:
+def _row(found: Any, now: float) -> JobRow:
     values = {name: getattr(found, name) for name in _ROW}
     values["tags"] = tuple(values["tags"])
+    values["cost"] = cost(found.spent, found.price_per_hour, found.priced_from, now)
     progress = Progress()
     if found.p_rev is not None:
         progress = Progress(**{name: getattr(found, f"p_{name}") for name in _PROGRESS})
@@ -60,8 +65,9 @@ def escape_like(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def query(connection: Connection, wanted: JobQuery) -> list[JobRow]:
-    """Return the jobs that fit, newest first."""
+def query(connection: Connection, wanted: JobQuery, now: float | None = None) -> list[JobRow]:
+    """Return the jobs that fit, newest first, with what they cost up to `now` (by default this moment)."""
+    now = time.time() if now is None else now
     statement = _rows().order_by(JOB.c.submitted_at.desc(), JOB.c.id.desc())
     if wanted.states:
         statement = statement.where(JOB.c.state.in_(wanted.states))
@@ -80,22 +86,23 @@ def query(connection: Connection, wanted: JobQuery) -> list[JobRow]:
         statement = statement.where(sa.func.replace(text, json.dumps(tag), "") != text)
     if wanted.limit is not None:
         statement = statement.limit(wanted.limit)
-    return [_row(found) for found in connection.execute(statement)]
+    return [_row(found, now) for found in connection.execute(statement)]
 
 
-def by_ids(connection: Connection, ids: Iterable[str]) -> list[JobRow]:
-    """Return the rows of the jobs that exist among `ids`, in no particular order."""
+def by_ids(connection: Connection, ids: Iterable[str], now: float | None = None) -> list[JobRow]:
+    """Return the rows of the jobs that exist among `ids`, in no particular order; `now` as in `query`."""
+    now = time.time() if now is None else now
     rows: list[JobRow] = []
     wanted = list(dict.fromkeys(ids))
     for start in range(0, len(wanted), 500):
         part = connection.execute(_ROWS_BY_ID, {"ids": wanted[start : start + 500]})
-        rows.extend(_row(found) for found in part)
+        rows.extend(_row(found, now) for found in part)
     return rows
 
 
-def get(connection: Connection, job_id: str) -> JobRow:
-    """Return one job by id. Errors: NotFound."""
-    found = by_ids(connection, [job_id])
+def get(connection: Connection, job_id: str, now: float | None = None) -> JobRow:
+    """Return one job by id; `now` as in `query`. Errors: NotFound."""
+    found = by_ids(connection, [job_id], now)
     if not found:
         raise NotFound(f"There is no job {job_id}.", hint="`ainfinity list --all` shows all jobs.")
     return found[0]
@@ -171,14 +178,20 @@ def fold_of(connection: Connection, job_id: str) -> JobFold:
     return job_fold(connection.execute(sa.select(JOB).where(JOB.c.id == job_id)).one())
 
 
-def attempts(connection: Connection, job_id: str) -> list[AttemptRow]:
-    """Return a job's attempts, oldest first."""
+def attempts(connection: Connection, job_id: str, now: float | None = None) -> list[AttemptRow]:
+    """Return a job's attempts, oldest first; `now` as in `query`."""
+    now = time.time() if now is None else now
     names = (
         "job_id", "number", "name", "state", "backend", "handle", "intent_at", "started_at", "finished_at", "exit_code",
-        "outcome", "reason", "resume_step", "provenance",
+        "outcome", "reason", "resume_step", "provenance", "price_per_hour", "given", "recoveries", "deadline",
+        "keep_until", "keep_reason", "paid_from",
     )  # fmt: skip
-    statement = sa.select(*(ATTEMPT.c[name] for name in names)).where(ATTEMPT.c.job_id == job_id)
-    return [AttemptRow(**row._mapping) for row in connection.execute(statement.order_by(ATTEMPT.c.number))]  # pyright: ignore[reportPrivateUsage]
+    statement = sa.select(*(ATTEMPT.c[name] for name in (*names, *_METER))).where(ATTEMPT.c.job_id == job_id)
+    rows: list[AttemptRow] = []
+    for found in connection.execute(statement.order_by(ATTEMPT.c.number)):
+        values = {name: getattr(found, name) for name in names}
+        rows.append(AttemptRow(**values, cost=cost(found.spent, found.price_per_hour, found.priced_from, now)))
+    return rows
 
 
 def artifacts(connection: Connection, job_id: str) -> list[ArtifactRow]:

@@ -42,7 +42,7 @@ class History:
 
 
 #: Kept equal to the revision files by a test.
-HISTORY: Final = History(Path(__file__).with_name("migrations"), ("0001",))
+HISTORY: Final = History(Path(__file__).with_name("migrations"), ("0001", "0002"))
 HEAD: Final = HISTORY.head
 
 

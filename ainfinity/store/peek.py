@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import time
 from collections.abc import Generator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from ainfinity.domain.cost import cost
 from ainfinity.schema.states import JOB_ENGINE
 from ainfinity.schema.views import JobQuery, JobRow, Progress, WorkerStatus
 from ainfinity.store.migrate import must_be_current, version_of
@@ -30,20 +32,23 @@ _PATIENCE: Final = 5.0
 _COLUMNS: Final = (
     "job.id, job.name, job.state, job.desired, job.owner, job.model, job.infra, job.gpus, job.priority, job.tags, "
     "job.note, job.attempt, job.submitted_at, job.started_at, job.finished_at, job.stale_since, job.error_code, "
-    "job.error_message, job.seq, p.step, p.total_steps, p.loss, p.lr, p.tokens_per_second, p.eta_seconds, "
+    "job.error_message, job.seq, job.price_per_hour, job.kept_until, job.stuck_since, job.origin, job.claimed, "
+    "job.spent, job.priced_from, p.step, p.total_steps, p.loss, p.lr, p.tokens_per_second, p.eta_seconds, "
     "p.updated_at, p.rev"
 )
-#: Where `tags` stands among the columns, and where those of the progress begin.
+#: Where `tags` stands among the columns, and where those of the price and those of the progress begin.
 _TAGS: Final = 9
-_PROGRESS: Final = 19
+_PRICE: Final = 19
+_PROGRESS: Final = 26
 _NO_PROGRESS: Final = Progress()
 
 
-def peek_jobs(path: Path, query: JobQuery) -> list[JobRow]:
-    """Return the jobs that fit, newest first."""
+def peek_jobs(path: Path, query: JobQuery, now: float | None = None) -> list[JobRow]:
+    """Return the jobs that fit, newest first, with what they cost up to `now` (by default this moment)."""
     sql, values = jobs_sql(query)
+    now = time.time() if now is None else now
     with _reading(path) as connection:
-        return [] if connection is None else [_row(*found) for found in connection.execute(sql, values)]
+        return [] if connection is None else [_row(now, *found) for found in connection.execute(sql, values)]
 
 
 def peek_names(path: Path, prefix: str, limit: int = 50) -> list[str]:
@@ -51,6 +56,15 @@ def peek_names(path: Path, prefix: str, limit: int = 50) -> list[str]:
     sql = (
         "SELECT name FROM job WHERE name >= ? AND name < ? GROUP BY name ORDER BY max(submitted_at) DESC, name LIMIT ?"
     )
+    with _reading(path) as connection:
+        if connection is None:
+            return []
+        return [name for (name,) in connection.execute(sql, (prefix, prefix + "\U0010ffff", limit))]
+
+
+def peek_table_names(path: Path, table: Literal["dataset", "orphan"], prefix: str, limit: int) -> list[str]:
+    """Return the names in a table that begin with `prefix`, in order."""
+    sql = f"SELECT name FROM {table} WHERE name >= ? AND name < ? ORDER BY name LIMIT ?"  # noqa: S608  # two constants
     with _reading(path) as connection:
         if connection is None:
             return []
@@ -125,10 +139,12 @@ def _reading(path: Path) -> Generator[sqlite3.Connection | None]:
         yield connection
 
 
-def _row(*found: Any) -> JobRow:
+def _row(now: float, *found: Any) -> JobRow:
     progress = _NO_PROGRESS if found[-1] is None else Progress(*found[_PROGRESS:])
-    values: list[Any] = [*found[:_TAGS], _tags(found[_TAGS]), *found[_TAGS + 1 : _PROGRESS], progress]
-    return JobRow(*values)
+    price, kept_until, stuck_since, origin, claimed, spent, priced_from = found[_PRICE:_PROGRESS]
+    shown: list[Any] = [*found[:_TAGS], _tags(found[_TAGS]), *found[_TAGS + 1 : _PRICE], progress]
+    shown += (cost(spent, price, priced_from, now), price, kept_until, stuck_since, origin, bool(claimed))
+    return JobRow(*shown)
 
 
 @lru_cache(1024)

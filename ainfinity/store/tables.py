@@ -121,6 +121,13 @@ class Job(SQLModel, table=True):
     losses: int = 0
     checkpoint_step: int | None = None
     resume_step: int | None = None
+    origin: str = ""
+    claimed: bool = False
+    price_per_hour: float | None = None
+    priced_from: float | None = None
+    spent: float | None = 0.0
+    kept_until: float | None = None
+    stuck_since: float | None = None
     seq: int = 0
     # The large ones stand last, because SQLite reads its way past whatever stands before a column.
     spec: dict[str, Any] = _json()
@@ -152,6 +159,17 @@ class Attempt(SQLModel, table=True):
     trainer_end: str = ""
     trainer_code: str = ""
     trainer_message: str = ""
+    price_per_hour: float | None = None
+    given: str = ""
+    recoveries: int = 0
+    paid_from: float | None = None
+    priced_from: float | None = None
+    spent: float | None = 0.0
+    keep_until: float | None = None
+    keep_reason: str = ""
+    stuck_since: float | None = None
+    fetching_since: float | None = None
+    extend_to: float | None = None
     provenance: dict[str, Any] = _json()
     seq: int = 0
     # Not of the fold: the byte offset and the trainer's `seq` up to which output was taken in.
@@ -227,6 +245,35 @@ class ArtifactEntry(SQLModel, table=True):
     sha256: str = ""
     step: int | None = None
     at: float
+
+
+class Orphan(SQLModel, table=True):
+    """A machine with this installation's name that no live job owns, and what its owner answered about it."""
+
+    __tablename__: ClassVar[Any] = "orphan"
+    name: str = Field(primary_key=True)
+    backend: str
+    kind: str
+    first_seen: float
+    last_seen: float
+    launched_at: float | None = None
+    price_per_hour: float | None = None
+    given: str = ""
+    answer: str = ""
+    answered_by: str = ""
+    told: bool = False
+
+
+class Dataset(SQLModel, table=True):
+    """Training data by its content. `places` are where its bytes lie already."""
+
+    __tablename__: ClassVar[Any] = "dataset"
+    sha256: str = Field(primary_key=True)
+    name: str = Field(unique=True)
+    size: int
+    rows: int
+    added_at: float
+    places: list[str] = _json(list)
 
 
 class Delivery(SQLModel, table=True):
