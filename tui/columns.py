@@ -28,9 +28,10 @@ _TITLES: Final = {
     "percent": "",
     "eta": "ETA",
     "loss": "LOSS",
+    "cost": "COST",
     "age": "AGE",
 }
-_RIGHT: Final = frozenset({"percent", "eta", "loss", "age"})
+_RIGHT: Final = frozenset({"percent", "eta", "loss", "cost", "age"})
 #: In order of importance: a narrow screen loses the last ones first.
 _WANTED: Final = (
     ("symbol", 1),
@@ -49,13 +50,18 @@ _GROWING: Final = (("name", 18), ("model", 14), ("name", 32), ("model", 26), ("b
 _WIDE: Final = 100
 
 
-def layout(cells: int, *, owners: bool) -> list[Column]:
-    """Choose the columns for so many cells; `owners`: whether who owns a job tells one from another."""
+def layout(cells: int, *, owners: bool, costs: bool = False) -> list[Column]:
+    """Choose the columns for so many cells.
+
+    `owners`: whether who owns a job tells one from another; `costs`: whether any job costs, or may cost, money.
+    """
     wanted = [entry for entry in _WANTED if entry[0] != "owner"]
     if owners:
         wanted[7:] = [("owner", 8), ("model", 12), ("bar", 8)]
     elif cells >= _WIDE:
         wanted.append(("owner", 8))
+    if costs:
+        wanted.insert(5, ("cost", 9))
     widths: dict[str, int] = {}
     left = cells + 1  # one blank goes before each column but the first
     for name, least in wanted:
@@ -113,6 +119,13 @@ def remaining(row: JobRow, now: float) -> float | None:
     return max(0.0, progress.eta_seconds - since)
 
 
+def cost_text(row: JobRow) -> str:
+    """Return what a job costs: by the hour while it runs, else in all. "" where nothing does."""
+    if row.infra == "local" or not row.attempt:
+        return ""
+    return fmt.price(row.price_per_hour) if is_live(row.state) else fmt.money(row.cost)
+
+
 def _merge_progress(columns: list[Column]) -> list[Column]:
     """Put the error's code where a job that goes on shows its progress."""
     merged: list[Column] = []
@@ -130,7 +143,7 @@ def _merge_progress(columns: list[Column]) -> list[Column]:
 def _cell(row: JobRow, column: Column, now: float) -> Line:
     name, cells = column
     progress = row.progress
-    look = row_look(row)
+    look = row_look(row, now)
     tone = "text" if is_live(row.state) else "dim"
     part = fmt.fraction(progress.step, progress.total_steps)
     match name:
@@ -156,6 +169,8 @@ def _cell(row: JobRow, column: Column, now: float) -> Line:
             return [(fit("" if eta is None else fmt.duration(eta), cells, right=True), tone)]
         case "loss":
             return [(fit("" if progress.loss is None else fmt.loss(progress.loss), cells, right=True), tone)]
+        case "cost":
+            return [(fit(cost_text(row), cells, right=True), tone)]
         case "age":
             return [(fit(fmt.age(now - row.submitted_at), cells, right=True), "dim")]
         case _:

@@ -110,6 +110,24 @@ def plural(number: int, word: str) -> str:
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
+def money(dollars: Any) -> str:
+    """Dollars in at most 7 cells: `$3.07`, `$412`, `$12.3k`, `free`; what nobody told is `unknown`, never nothing."""
+    number = finite(dollars)
+    if number is None:
+        return "unknown"
+    if number == 0:
+        return "free"
+    if number < 0.1:
+        return f"${number:.2g}" if number >= 0.001 else "<$0.001"
+    return f"${number:.2f}" if number < 100 else f"${rate(number)}"
+
+
+def price(dollars: Any) -> str:
+    """A price in at most 9 cells: `$3.07/h`, `free`, `unknown`."""
+    text = money(dollars)
+    return f"{text}/h" if "$" in text else text
+
+
 def fraction(step: int, total: int) -> float:
     """How much of the steps is done, from 0 to 1."""
     return min(1.0, max(0.0, step / total)) if total > 0 else 0.0

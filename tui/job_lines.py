@@ -7,8 +7,8 @@ from typing import Any, Final
 from ainfinity.schema.states import JobState
 from ainfinity.schema.views import AttemptRow, JobRow
 from tui import format as fmt
-from tui.columns import remaining, short_model, where
-from tui.looks import is_live, look_of, row_look
+from tui.columns import cost_text, remaining, short_model, where
+from tui.looks import is_kept, is_live, look_of, row_look
 from tui.narrate import mapping, text_of
 from tui.page import JobPage
 from tui.text import Line, clean, crop, line_width, width, wrap, wrap_block
@@ -49,17 +49,24 @@ def header_lines(page: JobPage, now: float, cells: int, rows: int) -> list[Line]
         lines += _flagged("→", "accent", fault.hint, cells, 2)
     elif row.state == JobState.SUCCEEDED:
         lines += _outcome_lines(page, cells)
+    elif row.stuck_since is not None and row.stale_since is None and is_live(row.state):
+        since = fmt.duration(now - row.stuck_since)
+        lines += _flagged("‖", "warn", f"No step, heartbeat or line for {since}, though its machine answers.", cells, 2)
     elif row.stale_since is not None and is_live(row.state):
         since = fmt.duration(now - row.stale_since)
         text = f"No contact with its machine for {since}. It may well be training; nothing is stopped because of this."
         lines += _flagged("?", "warn", text, cells, 2)
     elif row.state in _WAITING:
         lines += _flagged(" ", "text", _WAITING[row.state], cells, 1)
+    if is_kept(row, now) and row.kept_until is not None:
+        left, price = fmt.duration(row.kept_until - now), fmt.price(row.price_per_hour)
+        text = f"Its machine is kept for {left} more, at {price}. ainfinity teardown {row.name} ends it."
+        lines[1:1] = _flagged("!", "warn", text, cells, 2)
     return lines[: max(1, rows)]
 
 
 def _progress_line(row: JobRow, now: float, cells: int) -> Line:
-    look = row_look(row)
+    look = row_look(row, now)
     progress = row.progress
     line: Line = [(f" {look.symbol} {look.label}", look.tone)]
     if not progress.total_steps:
@@ -77,6 +84,8 @@ def _progress_line(row: JobRow, now: float, cells: int) -> Line:
     after.append([("  step ", "dim"), (f"{progress.step:,}/{progress.total_steps:,}", "text")])
     if row.state == JobState.RUNNING and progress.tokens_per_second is not None:
         after.append([("  ", "dim"), (f"{fmt.rate(progress.tokens_per_second)} tok/s", "text")])
+    if cost := cost_text(row):
+        after.append([("  ", "dim"), (cost, "text")])
     space = cells - line_width(line) - 2
     chosen: Line = []
     for piece in after:
@@ -143,6 +152,9 @@ def detail_lines(page: JobPage, now: float, cells: int) -> list[Line]:
             ("id", row.id),
             ("owner", row.owner),
             ("where", where(row)),
+            ("cost", _cost(row, now)),
+            ("goodput", _goodput(page)),
+            ("adopted", row.origin and f"{row.origin}, {'claimed' if row.claimed else 'shown only'}"),
             ("submitted", f"{fmt.age(now - row.submitted_at)} ago"),
             ("priority", str(row.priority) if row.priority else ""),
             ("tags", " ".join(row.tags)),
@@ -152,9 +164,22 @@ def detail_lines(page: JobPage, now: float, cells: int) -> list[Line]:
     )
     if page.detail is not None:
         lines += _recipe(page.detail.spec, cells)
-        lines += _attempts(page.detail.attempts, cells)
+        lines += _attempts(page.detail.attempts, now, cells)
         lines += _artifacts(page, cells)
     return lines if lines and lines[0] else lines[1:]
+
+
+def _cost(row: JobRow, now: float) -> str:
+    if row.infra == "local" or not row.attempt:
+        return ""
+    if is_live(row.state) or is_kept(row, now):
+        return f"{fmt.money(row.cost)} when last read, at {fmt.price(row.price_per_hour)}"
+    return fmt.money(row.cost)
+
+
+def _goodput(page: JobPage) -> str:
+    goodput = page.detail.goodput if page.detail is not None else None
+    return "" if goodput is None else f"{fmt.percent(goodput)} of the paid time"
 
 
 def _section(title: str) -> list[Line]:
@@ -210,18 +235,33 @@ def _flat(key: str, value: Any) -> list[tuple[str, str]]:
     return [(key, text_of(value))]
 
 
-def _attempts(attempts: tuple[AttemptRow, ...], cells: int) -> list[Line]:
+def _attempts(attempts: tuple[AttemptRow, ...], now: float, cells: int) -> list[Line]:
     lines: list[Line] = _section("Attempts") if attempts else []
     for attempt in attempts:
         look = look_of(attempt.state)
         since = attempt.started_at if attempt.started_at is not None else attempt.intent_at
         took = fmt.duration(attempt.finished_at - since) if attempt.finished_at is not None else ""
         resumed = f"from step {attempt.resume_step}" if attempt.resume_step else ""
-        parts = [clean(attempt.backend), resumed, took, clean(attempt.reason)]
+        parts = [clean(attempt.backend), resumed, took, *_machine(attempt, now), clean(attempt.reason)]
         lines.append([(f" {attempt.number} ", "dim"), (f"{clean(attempt.state)}", look.tone)])
         rest = " · ".join(part for part in parts if part)
         lines += [[("   ", "dim"), (row, "dim")] for row in wrap(rest, max(8, cells - 4)) if rest]
     return lines
+
+
+def _machine(attempt: AttemptRow, now: float) -> list[str]:
+    """What an attempt elsewhere was given, what that costs, and until when."""
+    if attempt.backend == "local":
+        return []
+    paid = attempt.paid_from is not None
+    live = attempt.finished_at is None
+    return [
+        clean(attempt.given),
+        f"{fmt.money(attempt.cost)}, {fmt.price(attempt.price_per_hour)}" if paid else "",
+        f"moved {fmt.plural(attempt.recoveries, 'time')}" if attempt.recoveries else "",
+        f"ends in {fmt.duration(attempt.deadline - now)}" if live and attempt.deadline is not None else "",
+        f"kept: {clean(attempt.keep_reason)}" if attempt.keep_reason else "",
+    ]
 
 
 def _artifacts(page: JobPage, cells: int) -> list[Line]:

@@ -72,6 +72,11 @@ class JobsModel:
         """Whether the jobs are not all one person's."""
         return len({row.owner for row in self.rows.values()}) > 1
 
+    @property
+    def any_costs(self) -> bool:
+        """Whether some job ran where machines cost, or may cost, money."""
+        return any(row.attempt and row.infra != "local" for row in self.rows.values())
+
     def replace(self, rows: Iterable[JobRow]) -> Change:
         """Take a full list: jobs that are not in it are gone; rows that are newer here stay."""
         known = self.rows

@@ -47,6 +47,19 @@ _TITLES: Final[dict[str, tuple[str, str, str]]] = {
     _E.ATTEMPT_FAILED: ("✗", "bad", "attempt failed"),
     _E.ATTEMPT_CANCELLED: ("⊘", "warn", "attempt cancelled"),
     _E.ATTEMPT_LOST: ("?", "bad", "attempt lost"),
+    _E.ATTEMPT_GIVEN: ("▢", "text", "machine"),
+    _E.ATTEMPT_FETCHING: ("▣", "text", "model being brought home"),
+    _E.ATTEMPT_STUCK: ("‖", "warn", "stuck"),
+    _E.ATTEMPT_UNSTUCK: ("●", "good", "moves again"),
+    _E.ATTEMPT_KEPT: ("!", "warn", "machine kept"),
+    _E.EXTEND_REQUESTED: ("+", "text", "more time asked for"),
+    _E.ATTEMPT_EXTENDED: ("+", "text", "deadline moved"),
+    _E.KEEP_REQUESTED: ("!", "text", "machine to be kept"),
+    _E.TEARDOWN_REQUESTED: ("◑", "text", "machine to be ended"),
+    _E.ADOPTED: ("◔", "text", "adopted"),
+    _E.CLAIMED: ("✓", "good", "claimed"),
+    _E.ORPHAN_FOUND: ("!", "warn", "orphan found"),
+    _E.ORPHAN_REMOVED: ("✓", "good", "orphan removed"),
     _E.CONTACT_LOST: ("?", "warn", "no contact with the machine"),
     _E.CONTACT_RESTORED: ("●", "good", "contact again"),
     _E.TRAINER_STARTED: ("▸", "live", "training started"),
@@ -125,6 +138,10 @@ def _finished(data: dict[str, Any]) -> str:
     return _joined([*parts, text_of(data.get("output"))])
 
 
+def _given(data: dict[str, Any]) -> str:
+    return _joined([text_of(data.get("given")), fmt.price(data.get("price_per_hour"))])
+
+
 def _complaint(data: dict[str, Any]) -> str:
     code = text_of(data.get("code") or data.get("error_code"))
     message = text_of(data.get("message") or data.get("error_message") or data.get("reason"))
@@ -141,6 +158,7 @@ def _joined(parts: list[str]) -> str:
 
 
 _PARTICULARS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+    _E.ATTEMPT_GIVEN: _given,
     _E.TRAINER_STARTED: _started,
     _E.TRAINER_EVAL: _evaluated,
     _E.TRAINER_SAMPLE: _sampled,

@@ -99,20 +99,22 @@ def add_some(client: MemoryClient) -> None:
     """Add one job in each state, by several people."""
     add = _Adder(client)
     llama: dict[str, Any] = {"model": "meta-llama/Llama-3.1-8B-Instruct", "infra": "aws/us-east-1", "gpus": "H100:8"}
+    paid: dict[str, Any] = {"price_per_hour": 98.32, "cost": 147.48}
     qwen: dict[str, Any] = {"model": "Qwen/Qwen2.5-7B", "infra": "gcp/europe-west4", "gpus": "A100:4", "attempt": 3}
     big: dict[str, Any] = {"model": "meta-llama/Llama-3.3-70B-Instruct", "infra": "aws/us-west-2", "gpus": "H100:32"}
     memory = "CUDA out of memory on rank 3 at step 3: 79.1 of 80.0 GiB were in use."
     oom: dict[str, Any] = {"error_code": "out_of_memory", "error_message": memory}
-    add("support-llama-8b", JobState.RUNNING, step=2310, of=5000, loss=1.402, eta=5400.0, **llama)
+    kept: dict[str, Any] = {"infra": "slurm/lab", "cost": 0.31, "price_per_hour": 0.4, "kept_until": NOW + 3600}
+    add("support-llama-8b", JobState.RUNNING, step=2310, of=5000, loss=1.402, eta=5400.0, **llama, **paid)
     add("legal-summaries", JobState.RUNNING, step=310, of=900, loss=1.91, infra="slurm/lab", stale_since=NOW - 300)
-    add("spot-qwen-7b", JobState.RECOVERING, step=800, of=2000, loss=1.655, **qwen)
+    add("spot-qwen-7b", JobState.RECOVERING, step=800, of=2000, loss=1.655, price_per_hour=3.9, cost=41.2, **qwen)
     add("tools-mistral", JobState.LAUNCHING, infra="k8s", gpus="L40S:2", model="mistralai/Mistral-7B-v0.3")
     add("wrong-data", JobState.CANCELLING, step=12, of=400, loss=2.91)
     add("sweep-lr-1e-4", JobState.QUEUED, tags=("sweep",), priority=5)
     add("sweep-lr-5e-5", JobState.QUEUED, tags=("sweep",))
     add("big-70b", JobState.AWAITING_APPROVAL, **big)
     add("docs-v3", JobState.SUCCEEDED, step=120, of=120, loss=1.873, finished_at=NOW - 7000)
-    add("chat-oom", JobState.FAILED, step=3, of=200, loss=2.2, finished_at=NOW - 20000, **oom)
+    add("chat-oom", JobState.FAILED, step=3, of=200, loss=2.2, finished_at=NOW - 20000, **oom, **kept)
     add("typo-in-name", JobState.CANCELLED, finished_at=NOW - 80000)
     add("too-dear", JobState.REJECTED, finished_at=NOW - 90000)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,16 +16,17 @@ from ainfinity.schema.states import JobState
 from ainfinity.schema.views import Progress, WorkerStatus
 from tests.tui import scenes
 from tests.tui.double import NOW, MemoryClient, job_row
-from tui.columns import header_line, layout, row_line
+from tui import format as fmt
+from tui.columns import cost_text, header_line, layout, row_line
 from tui.event_lines import event_lines
 from tui.job_lines import detail_lines, header_lines, title_line
 from tui.log_lines import LONGEST, keep, log_line
-from tui.looks import LOOKS
+from tui.looks import LOOKS, row_look
 from tui.narrate import tell
 from tui.page import JobPage
 from tui.questions import cancel_question, quit_words, retry_question
 from tui.status import status_line
-from tui.text import line_width, plain
+from tui.text import line_width, plain, width
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -216,3 +218,29 @@ def test_questions_say_what_will_happen() -> None:
 def test_the_trainers_lines_are_what_the_scenes_write() -> None:
     line = json.loads(scenes.trainer_line(1, "step", step=1))
     assert (line["ainfinity"], line["kind"]) == (1, "step")
+
+
+def test_costs_are_told_where_money_is_spent_and_unknown_ones_are_said_to_be() -> None:
+    cloud = {"infra": "aws/us-east-1", "attempt": 1}
+    assert cost_text(job_row("a", "a", state="running", infra="local", attempt=1, cost=0.0, price_per_hour=0.0)) == ""
+    assert cost_text(job_row("b", "b", state="queued", infra="k8s", attempt=0, cost=0.0)) == ""
+    assert cost_text(job_row("c", "c", state="running", **cloud, cost=3.0, price_per_hour=98.32)) == "$98.32/h"
+    assert cost_text(job_row("d", "d", state="succeeded", **cloud, cost=3.07, price_per_hour=98.32)) == "$3.07"
+    assert cost_text(job_row("e", "e", state="succeeded", **cloud, cost=None)) == "unknown"
+    assert cost_text(job_row("f", "f", state="running", **cloud, cost=None)) == "unknown"
+    amounts = (None, float("nan"), 0, 0.0004, 0.05, 3.074, 412.4, 12_345.0, 4_100_000.0)
+    told = ["unknown", "unknown", "free", "<$0.001", "$0.05", "$3.07", "$412", "$12.3k", "$4.1M"]
+    assert [fmt.money(each) for each in amounts] == told
+    assert all(width(fmt.price(each)) <= 9 for each in amounts)
+
+
+def test_a_kept_machine_and_a_job_that_stands_still_show() -> None:
+    over = job_row("a", "a", state="failed", infra="k8s", attempt=1, kept_until=NOW + 3600, price_per_hour=2.0)
+    assert row_look(over, NOW).label == "kept"
+    assert row_look(over, NOW + 3601).label == "failed"
+    still = job_row("b", "b", state="running", infra="k8s", attempt=1, stuck_since=NOW - 1200)
+    assert row_look(still).label == "stuck"
+    assert row_look(replace(still, stale_since=NOW)).label == "no contact", "without contact nobody can tell"
+    for row, words in ((over, "kept for 1h00m more, at $2.00/h"), (still, "for 20m00s")):
+        shown = header_lines(JobPage(row), NOW, 100, 6)
+        assert words in "\n".join("".join(text for text, _ in line) for line in shown)

@@ -65,7 +65,7 @@ class JobTable(Toned, ScrollView, can_focus=True):
         super().__init__()
         self._model = model
         self._jobs: list[str] = model.visible
-        self._owners = model.many_owners
+        self._shown = model.many_owners, model.any_costs
         self._columns: tuple[int, list[Column]] = (0, [])
         self._index = 0
         self._job: str | None = self._jobs[0] if self._jobs else None
@@ -207,7 +207,8 @@ class JobTable(Toned, ScrollView, can_focus=True):
     def _fitting(self) -> list[Column]:
         """Return the columns that fit."""
         if self._columns[0] != self.cells:
-            self._columns = self.cells, layout(self.cells - 1, owners=self._owners)
+            owners, costs = self._shown
+            self._columns = self.cells, layout(self.cells - 1, owners=owners, costs=costs)
             self._drawn.clear()
         return self._columns[1]
 
@@ -221,8 +222,9 @@ class JobTable(Toned, ScrollView, can_focus=True):
     def _relist(self) -> None:
         """Take the model's list; keep the cursor on its job, or where it was if that job is gone."""
         self._jobs = self._model.visible
-        if self._owners != self._model.many_owners:
-            self._owners = not self._owners
+        shown = self._model.many_owners, self._model.any_costs
+        if self._shown != shown:
+            self._shown = shown
             self._columns = (0, [])
         self._resize_content()
         index = self._index
