@@ -15,6 +15,7 @@ from ainfinity.client.connect import wait_until_over
 from ainfinity.client.local import LocalClient, start_worker
 from ainfinity.schema.actor import Actor
 from ainfinity.services.changes import ChangeService
+from ainfinity.store.migrate import HEAD
 from ainfinity.store.store import open_store
 from tests.engine.workshop import PATIENCE, Workshop, wait_for
 
@@ -134,7 +135,7 @@ def test_a_worker_of_an_older_version_leaves_the_jobs_alone(shop: Workshop) -> N
     time.sleep(0.2)
     with shop.store.write() as connection:
         assert connection.exec_driver_sql("SELECT max(seq) FROM event").scalar_one() == before
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '" + HEAD + "'")
     wait_for(lambda: not lease_of(shop)[0], "its lease, which it could not give back, to run out")
     shop.start_worker()
     assert state(shop, job, *OVER) == "succeeded"

@@ -26,15 +26,15 @@ from ainfinity.store.migrate import HISTORY, History, ensure_schema, look
 ROUNDS = int(os.environ.get("AINFINITY_ROUNDS", "20"))
 JOBS = 300
 
-# A second revision that takes its time, writes down how far it is, and touches every row.
+# A later revision that takes its time, writes down how far it is, and touches every row.
 _SLOW = """
 import time
 from pathlib import Path
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "later"
+down_revision = "HEAD"
 
 def step():
     with Path(__file__).with_name("marks").open("a") as marks:
@@ -64,8 +64,8 @@ def newer(tmp_path_factory: pytest.TempPathFactory) -> History:
     """The history of a later version of this program."""
     folder = tmp_path_factory.mktemp("newer") / "migrations"
     shutil.copytree(HISTORY.folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0002_slow.py").write_text(_SLOW)
-    return History(folder, (*HISTORY.revisions, "0002"))
+    (folder / "versions" / "later_slow.py").write_text(_SLOW.replace("HEAD", HISTORY.head))
+    return History(folder, (*HISTORY.revisions, "later"))
 
 
 class Nursery:
@@ -153,7 +153,7 @@ def test_a_first_start_in_four_processes_at_once(nursery: Nursery, tmp_path: Pat
 def test_an_upgrade_in_four_processes_at_once(nursery: Nursery, old: Path, newer: History) -> None:
     pids = nursery.start(old, newer, count=4)
     assert [nursery.wait(pid) for pid in pids] == [0, 0, 0, 0]
-    assert look(old) == "0002"
+    assert look(old) == "later"
     assert_new(old)
     (backup,) = list_backups(old)
     assert_old(backup)
@@ -195,7 +195,7 @@ def test_killed_in_mid_migration_the_old_schema_stays(
     print(f"{ROUNDS} kills, {killed_inside} of them between the first step and the commit")
     assert killed_inside >= ROUNDS // 3
     assert nursery.wait(nursery.start(old, newer)[0]) == 0
-    assert look(old) == "0002"
+    assert look(old) == "later"
     assert_new(old)
     backups = list_backups(old)
     assert 1 <= len(backups) <= KEEP
