@@ -16,6 +16,7 @@ from ainfinity.services.outside import OutsideService
 from ainfinity.store import jobs
 from ainfinity.store.store import Store
 
+_NO_SPOT: Final = frozenset({"slurm", "k8s", "kubernetes", "ssh"})
 #: How old answers may be, in seconds: prices change slowly, what is free does not.
 _GPUS_AGE: Final = 120.0
 
@@ -88,32 +89,45 @@ def _status(value: Any) -> SkyStatus:
 
 
 def _offers(value: Any) -> list[GpuOffer]:
-    """Join what clouds offer with what is free in clusters of one's own, which stand in both lists or in one."""
+    """Join what is offered with what is free in clusters of one's own."""
     answer = cast("Mapping[str, Any]", value or {})
-    free = {(row["name"], row["infra"]): row for row in answer.get("free", ())}
+    free: list[Mapping[str, Any]] = list(answer.get("free", ()))
+    told: list[Mapping[str, Any]] = []
     offers: list[GpuOffer] = []
     for row in answer.get("gpus", ()):
-        own = free.pop((row["name"], row["infra"]), None)
-        offers.append(
-            GpuOffer(
-                row["name"],
-                row["count"],
-                row["infra"],
-                row.get("region", ""),
-                row.get("instance", ""),
-                row.get("gpu_memory"),
-                row.get("cpus"),
-                row.get("memory"),
-                row.get("price"),
-                row.get("spot_price"),
-                own["total"] if own else None,
-                own["free"] if own else None,
-            )
-        )
-    for own in free.values():
-        per_node = max(own.get("per_node") or (1,))
-        offers.append(GpuOffer(own["name"], per_node, own["infra"], total=own["total"], free=own["free"]))
-    return offers
+        # The catalogue may leave out which cluster it means; with one alone there is no doubt.
+        same = [own for own in free if own["name"] == row["name"] and _is_within(own["infra"], row["infra"])]
+        own = same[0] if len(same) == 1 else None
+        told += [own] if own else []
+        offers.append(_offer(row, own))
+    rest = [own for own in free if own not in told]
+    return offers + [
+        GpuOffer(own["name"], max(own.get("per_node") or (1,)), own["infra"], total=own["total"], free=own["free"])
+        for own in rest
+    ]
+
+
+def _offer(row: Mapping[str, Any], own: Mapping[str, Any] | None) -> GpuOffer:
+    infra = own["infra"] if own else row["infra"]
+    return GpuOffer(
+        name=row["name"],
+        count=row["count"],
+        infra=infra,
+        region=row.get("region", "") if own is None else "",
+        instance=row.get("instance", ""),
+        gpu_memory=row.get("gpu_memory"),
+        cpus=row.get("cpus"),
+        memory=row.get("memory"),
+        price_per_hour=row.get("price"),
+        # SkyPilot tells one for these too, and refuses to launch it.
+        spot_price_per_hour=None if infra.partition("/")[0] in _NO_SPOT else row.get("spot_price"),
+        total=own["total"] if own else None,
+        free=own["free"] if own else None,
+    )
+
+
+def _is_within(infra: str, wider: str) -> bool:
+    return infra == wider or infra.startswith(f"{wider}/")
 
 
 def _fits(offer: GpuOffer, kind: str, count: int, infra: str) -> bool:
