@@ -108,12 +108,17 @@ class SkyPilot:
             request = sky.sdk.status(wanted, refresh=mode, all_users=True, _summary_response=True)
             return [sky_rows.cluster(record) for record in sky.sdk.get(request)]
 
-    def managed_jobs(self, *, ids: Sequence[int] | None = None, name: str = "") -> list[ManagedRow]:
-        """Return these managed jobs, those whose name holds `name`, or all."""
+    def managed_jobs(self, *, ids: Sequence[int] | None = None, name: str = "", live: bool = False) -> list[ManagedRow]:
+        """Return these managed jobs, those whose name holds `name`, or all; `live`: of those the ones not over."""
         with self._call(LOOK, changes=False) as sky:
             wanted = None if ids is None else list(ids)
             request = sky.jobs.queue_v2(
-                refresh=False, all_users=True, job_ids=wanted, name_match=name or None, fields=sky_rows.MANAGED_FIELDS
+                refresh=False,
+                skip_finished=live,
+                all_users=True,
+                job_ids=wanted,
+                name_match=name or None,
+                fields=sky_rows.MANAGED_FIELDS,
             )
             try:
                 records = sky.sdk.get(request)[0]
@@ -214,13 +219,16 @@ class SkyPilot:
 
     # Streams: raw lines with their ends.
 
-    def tail(self, cluster: str, job_id: int | None) -> Iterator[str]:
-        """Follow the log of a cluster's job from its beginning to its end. Errors: Gone, ComputeUnreachable."""
-        return self._stream("/logs", lambda sky: sky.payloads.ClusterJobBody(cluster_name=cluster, job_id=job_id))
+    def tail(self, cluster: str, job_id: int | None, *, follow: bool = True) -> Iterator[str]:
+        """Read the log of a cluster's job from its beginning, to its end with `follow`. Errors: Gone, no answer."""
+        return self._stream(
+            "/logs",
+            lambda sky: sky.payloads.ClusterJobBody(cluster_name=cluster, job_id=job_id, follow=follow),
+        )
 
-    def tail_managed(self, job_id: int) -> Iterator[str]:
-        """Follow the log of a managed job over its recoveries. Errors: Gone, ComputeUnreachable."""
-        return self._stream("/jobs/logs", lambda sky: sky.payloads.JobsLogsBody(job_id=job_id))
+    def tail_managed(self, job_id: int, *, follow: bool = True) -> Iterator[str]:
+        """Read the log of a managed job over its recoveries, to its end with `follow`. Errors: Gone, no answer."""
+        return self._stream("/jobs/logs", lambda sky: sky.payloads.JobsLogsBody(job_id=job_id, follow=follow))
 
     def tail_provision(self, cluster: str) -> Iterator[str]:
         """Follow what the making of a cluster writes, in all detail. Errors: Gone, ComputeUnreachable."""

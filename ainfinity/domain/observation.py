@@ -33,6 +33,8 @@ class Observation:
     handle: str = ""
     exit_code: int | None = None
     reason: str = ""
+    #: What kind of end it was where the exit code does not tell, as `no_resources`; `reason` is then for people.
+    code: str = ""
     #: Dollars an hour for all its nodes, of what was really given; None where that is unknown.
     price_per_hour: float | None = None
     #: What was given, in words, for example `2x H100:8 aws/us-east-1`; "" where that is unknown.

@@ -233,8 +233,8 @@ class Sky(Protocol):
         """Return these clusters, or all but those of managed jobs; `refresh` asks the clouds about their machines."""
         ...
 
-    def managed_jobs(self, *, ids: Sequence[int] | None = None, name: str = "") -> list[ManagedRow]:
-        """Return these managed jobs, those whose name holds `name`, or all."""
+    def managed_jobs(self, *, ids: Sequence[int] | None = None, name: str = "", live: bool = False) -> list[ManagedRow]:
+        """Return these managed jobs, those whose name holds `name`, or all; `live`: of those the ones not over."""
         ...
 
     def queue(self, cluster: str) -> list[QueueRow]:
