@@ -45,6 +45,9 @@ def adopt_one(managed: str, cluster: str, *, claim: bool, as_json: bool) -> int:
     """Adopt one, or claim what was adopted before. Errors: UsageError, NotFound."""
     if managed and cluster:
         raise UsageError("--managed and --cluster exclude each other.", hint="Give one of them.")
+    if managed and not managed.isdigit():
+        hint = "`ainfinity adopt --list` tells the number of each managed job."
+        raise UsageError(f"{managed!r} is no number of a managed job.", hint=hint, field="managed")
 
     async def body(client: Client) -> JobRow:
         row = await client.adopt("managed" if managed else "cluster", managed or cluster, claim=claim)

@@ -68,3 +68,4 @@ def all_checks(settings: Settings, *, fix: bool) -> Iterator[Check]:
     yield store.database(settings, fix=fix)
     yield store.worker(settings, fix=fix)
     yield store.doorbells(settings, fix=fix)
+    yield machine.sky(settings)

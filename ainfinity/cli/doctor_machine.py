@@ -12,6 +12,7 @@ from typing import Final
 
 from ainfinity.cli.doctor import Check
 from ainfinity.core.config import Settings
+from ainfinity.core.exceptions import AinfinityError
 
 _GIB: Final = 1024**3
 _TRAINER: Final = ("torch", "transformers", "deepspeed", "peft", "safetensors")
@@ -136,3 +137,23 @@ def shared_memory() -> Check:
         hint = "Give the container more: docker run --shm-size=1g."
         return Check("shm", "warning", f"{free * 1024:.0f} MiB free in /dev/shm", hint)
     return Check("shm", "ok", f"{free:.1f} GiB free in /dev/shm")
+
+
+def sky(settings: Settings) -> Check:
+    """SkyPilot's API server, for jobs elsewhere. It is asked, and never started."""
+    from importlib.util import find_spec
+
+    from ainfinity.services.outside import OutsideService
+
+    if find_spec("sky") is None:
+        return Check("skypilot", "ok", "not installed: jobs run on this machine (pip install 'ainfinity[sky]')")
+    try:
+        found = OutsideService(settings.cache_dir).ask("health", refresh=True).value
+    except AinfinityError as error:
+        return Check("skypilot", "warning", f"not checked: {error.message}", error.hint)
+    if not found["problem"]:
+        return Check("skypilot", "ok", f"its API server {found['version']} answers at {found['endpoint']}")
+    if found["local"] and not found["reachable"]:
+        hint = "Jobs elsewhere need it: `ainfinity sky start`. Jobs on this machine do not."
+        return Check("skypilot", "ok", f"no API server runs on this machine; {hint}")
+    return Check("skypilot", "warning", found["problem"], found["hint"])

@@ -72,8 +72,6 @@ def _agreed(status: SkyStatus) -> bool:
 
 
 def _next_step(status: SkyStatus) -> str:
-    if status.hint:
-        return status.hint
-    if status.local:
-        return "Start it with `ainfinity sky start`, or set SKYPILOT_API_SERVER_ENDPOINT to one elsewhere."
-    return "See that SKYPILOT_API_SERVER_ENDPOINT is right and that its server runs."
+    if status.local and not status.reachable:
+        return "Start it with `ainfinity sky start` (or --yes), or set SKYPILOT_API_SERVER_ENDPOINT to one elsewhere."
+    return status.hint or "See that SKYPILOT_API_SERVER_ENDPOINT is right and that its server runs."
