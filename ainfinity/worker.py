@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 
 from ainfinity.compute.local import LocalCompute
 from ainfinity.compute.port import Compute
@@ -24,11 +25,13 @@ from ainfinity.core.constants import EXIT_OK, EXIT_UNREACHABLE
 from ainfinity.core.exceptions import AinfinityError, DatabaseLocked, DatabaseNewer, FolderUnwritable, LeaseLost
 from ainfinity.core.logging import configure_logging
 from ainfinity.core.secrets import SecretStore, open_secrets
+from ainfinity.domain.places import backend_of
 from ainfinity.engine.fence import Fence
 from ainfinity.engine.launch import SecretSource
 from ainfinity.engine.outbox import CommandNotifier, FileNotifier, Notifier, Outbox
 from ainfinity.engine.reconciler import Probe, Reconciler, no_probe
 from ainfinity.engine.verify import BackgroundVerifier
+from ainfinity.store import jobs
 from ainfinity.store.doorbell import Listener
 from ainfinity.store.store import Store, open_store
 
@@ -131,6 +134,25 @@ class Worker:
         self.stopping = True
 
 
+def computes(settings: Settings, store: Store) -> dict[str, Compute]:
+    """Return the backends of this installation. SkyPilot itself is loaded only once a job needs it."""
+    found: dict[str, Compute] = {"local": LocalCompute(settings)}
+    if find_spec("sky") is not None:
+        from ainfinity.compute.remote.compute import SkyPilotCompute
+        from ainfinity.compute.remote.follower import Followers
+        from ainfinity.compute.remote.shared import SharedTransfer
+        from ainfinity.compute.skypilot import SkyPilot
+
+        def needed() -> bool:
+            with store.read() as connection:
+                return any(backend_of(infra) == SkyPilotCompute.name for infra in jobs.live_infras(connection))
+
+        sky = SkyPilot()
+        followers = Followers(sky, settings.attempts_dir)
+        found["skypilot"] = SkyPilotCompute(settings, None, sky, followers, SharedTransfer(), needed)
+    return found
+
+
 def secret_source(settings: Settings) -> SecretSource:
     """Return where the worker finds the values of secrets."""
     stored = open_secrets(settings)
@@ -159,9 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         configure_logging(settings.log_level, file=settings.data_dir / "worker.log")
         SecretStore(settings.config_dir).learn_all()  # attempts run that an earlier worker gave its secrets
         store = open_store(settings)
-        worker = Worker(
-            store, settings, {"local": LocalCompute(settings)}, secret_source(settings), notifiers(settings)
-        )
+        worker = Worker(store, settings, computes(settings, store), secret_source(settings), notifiers(settings))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, frame: worker.stop())
         return worker.run(until_idle=options.until_idle)

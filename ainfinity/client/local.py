@@ -43,6 +43,7 @@ from ainfinity.services.logs import LogService
 from ainfinity.services.machines import MachineService
 from ainfinity.services.orphans import OrphanService
 from ainfinity.services.outside import OutsideService
+from ainfinity.services.planning import installed_backends
 from ainfinity.services.provenance import source_of
 from ainfinity.services.training_service import TrainingService
 from ainfinity.store.doorbell import Listener
@@ -72,6 +73,7 @@ class LocalClient:
         self._data = DatasetService(store, settings.data_dir)
         self._training = TrainingService(
             store,
+            backends=installed_backends(),
             missing_secrets=self._missing_secrets,
             jobs_dir=settings.jobs_dir,
             keep_data=self._data.keep,

@@ -231,8 +231,11 @@ class SkyPilot:
         return self._stream("/jobs/logs", lambda sky: sky.payloads.JobsLogsBody(job_id=job_id, follow=follow))
 
     def tail_provision(self, cluster: str) -> Iterator[str]:
-        """Follow what the making of a cluster writes, in all detail. Errors: Gone, ComputeUnreachable."""
-        return self._stream("/provision_logs", lambda sky: sky.payloads.ProvisionLogsBody(cluster_name=cluster))
+        """Read what the making of a cluster has written so far, in all detail. Errors: Gone, ComputeUnreachable."""
+        # Followed, it has no end.
+        return self._stream(
+            "/provision_logs", lambda sky: sky.payloads.ProvisionLogsBody(cluster_name=cluster), {"follow": "false"}
+        )
 
     def tail_request(self, request_id: str) -> Iterator[str]:
         """Follow what a request writes, as provisioning and setup do. Errors: RequestLost, ComputeUnreachable."""
@@ -344,7 +347,7 @@ class _Sdk:
             self._server: Any = importlib.import_module("sky.server.common")
         except ImportError as error:
             raise MissingTool(
-                f"SkyPilot is not installed: {error}.", hint='Run `pip install "ainfinity[skypilot]"`.'
+                f"SkyPilot is not installed: {error}.", hint='Run `pip install "ainfinity[sky]"`.'
             ) from None
         rest: Any = importlib.import_module("sky.server.rest")
         self.sdk: Any = importlib.import_module("sky.client.sdk")

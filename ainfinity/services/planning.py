@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from math import ceil
 
 from ainfinity.core.exceptions import NotSupported
+from ainfinity.domain.places import backend_of
 from ainfinity.schema.plan import Candidate, Plan, digest
 from ainfinity.schema.training_job import JobSpec
 from ainfinity.schema.views import PlanView
@@ -16,16 +18,21 @@ from training.recipe import Recipe
 Look = Callable[..., DataFacts]
 
 
+def installed_backends() -> tuple[str, ...]:
+    """Return the backends that this installation can launch on: SkyPilot's where it is installed."""
+    return ("local", "skypilot") if find_spec("sky") is not None else ("local",)
+
+
 def make_plan(spec: JobSpec, backends: tuple[str, ...], look: Look = look_at) -> tuple[Plan, tuple[str, ...]]:
     """Return the plan of a spec as things are now, and findings in words.
 
     Errors:
         DataInvalid: the data cannot be trained on. NotSupported: no backend here runs that infrastructure.
     """
-    if spec.resources.infra not in backends:
+    if backend_of(spec.resources.infra) not in backends:
         raise NotSupported(
-            f"resources.infra: this installation cannot launch on {spec.resources.infra!r}.",
-            hint=f"Use one of: {', '.join(backends)}; --dry-run shows the SkyPilot task that it would be.",
+            f"resources.infra: this installation cannot launch on {spec.resources.infra!r} without SkyPilot.",
+            hint='Install "ainfinity[sky]", or use local; --dry-run shows the SkyPilot task that it would be.',
             field="resources.infra",
         )
     price = 0.0 if spec.resources.infra == "local" else None

@@ -212,6 +212,11 @@ def add_artifacts(connection: Connection, rows: Sequence[ArtifactRow]) -> None:
             connection.execute(ARTIFACT.insert().values(values))
 
 
+def live_infras(connection: Connection) -> set[str]:
+    """Return the infrastructures of the jobs that the engine has something to do for."""
+    return set(connection.scalars(sa.select(JOB.c.infra).distinct().where(JOB.c.state.in_(_ENGINE))))
+
+
 def live_work_count(connection: Connection) -> int:
     """Return how many jobs the engine has something to do for; those that wait for a person do not count."""
     statement = sa.select(sa.func.count()).select_from(JOB).where(JOB.c.state.in_(_ENGINE))

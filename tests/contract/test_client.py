@@ -70,7 +70,7 @@ async def test_launches_that_are_refused(clients: Clients) -> None:
     with pytest.raises(PlanChanged):
         await client.submit(work.spec("second"), "second", plan_hash="0" * 16)
     with pytest.raises(NotSupported):
-        await client.submit(work.spec("second", resources__infra="slurm/x"), "second")
+        await client.submit(work.spec("second", resources__infra="fake"), "second")
     with pytest.raises(NotFound):
         await client.submit(work.spec("second", secrets=("MISSING",)), "second")
     work.data.write_text("no json\n")

@@ -86,6 +86,7 @@ def _note(record: Record, sight: Sight) -> None:
     if sight.cluster is not None:
         record.seen = True
         record.given = sight.cluster.given or record.given
+        record.billed_from = record.billed_from or sight.cluster.launched_at
     job = sight.managed
     if job is not None:
         record.seen = True
@@ -93,6 +94,7 @@ def _note(record: Record, sight: Sight) -> None:
         record.given = job.given or record.given
         record.cluster = job.cluster or record.cluster
         record.recoveries = job.recoveries
+        record.billed_from = record.billed_from or job.started_at
         state = state_of(MANAGED, job.status)
         if state.is_end and record.end is None:
             _note_end(record, state, job.reason, sight.now)
@@ -198,4 +200,5 @@ def _observe(
         price_per_hour=record.price_per_hour,
         given=record.given,
         recoveries=record.recoveries,
+        launched_at=record.billed_from,
     )

@@ -60,6 +60,8 @@ class Record:
     given: str = ""
     price_per_hour: float | None = None
     recoveries: int = 0
+    #: When its machines began to cost; None where that is unknown.
+    billed_from: float | None = None
 
     @property
     def handle(self) -> str:
