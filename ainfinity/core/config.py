@@ -37,10 +37,18 @@ class Settings:
     lease: float = 10.0
     renew: float = 3.0
     tick: float = 1.0
+    #: How long a backend elsewhere is left alone between two looks while nothing comes or goes there.
+    poll: float = 5.0
     #: How long an intended launch must be absent from the backend before that is believed.
     grace: float = 10.0
     #: How long a stopping attempt gets from SIGTERM to SIGKILL.
     stop_grace: float = 35.0
+    #: How long a machine that no job owns waits for an answer about it before it is removed.
+    orphan_after: float = 86400.0
+    #: How long after its launch an attempt elsewhere ends itself if neither its policy nor its plan sets a limit.
+    default_deadline: float = 86400.0
+    #: How long a machine is kept whose model cannot be brought home.
+    keep_unfetched: float = 86400.0
     busy_timeout: float = 10.0
     #: A command that gets each notice as JSON on its standard input; empty means none.
     notify_command: str = ""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from ainfinity.domain.cost import free, metered
 from ainfinity.schema.event import Event, EventType
 from ainfinity.schema.numbers import number, whole
 from ainfinity.schema.states import ATTEMPT_TERMINAL, AttemptState, may_move_attempt
+
+#: Why a machine is kept that a person asked to keep.
+ON_REQUEST: Final = "on request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class AttemptFold:
     paid_from: float | None = None
     priced_from: float | None = None
     spent: float | None = 0.0
-    #: Until when the machine stays though the attempt ends, and why once it has ended.
+    #: Until when the machine stays though the attempt ends (0: no longer, by word), and why once it has ended.
     keep_until: float | None = None
     keep_reason: str = ""
     #: Since when there was no sign of it; since when what it made is being brought home.
@@ -134,6 +137,11 @@ def _attempt_kept(attempt: AttemptFold, event: Event) -> dict[str, Any]:
     }
 
 
+def _keep_requested(attempt: AttemptFold, event: Event) -> dict[str, Any]:
+    until = {"keep_until": number(event.data.get("until"))}
+    return until | {"keep_reason": ON_REQUEST} if attempt.keep_reason else until
+
+
 def _extended(attempt: AttemptFold, event: Event) -> dict[str, Any]:
     deadline = number(event.data.get("deadline"))
     # One that was asked for while this one was told still is to be told.
@@ -148,8 +156,8 @@ _ASIDE: dict[str, Callable[[AttemptFold, Event], dict[str, Any]]] = {
     EventType.ATTEMPT_UNSTUCK: lambda attempt, event: {"stuck_since": None},
     EventType.ATTEMPT_FETCHING: lambda attempt, event: {"fetching_since": event.at},
     EventType.ATTEMPT_KEPT: _attempt_kept,
-    EventType.KEEP_REQUESTED: lambda attempt, event: {"keep_until": number(event.data.get("until"))},
-    EventType.TEARDOWN_REQUESTED: lambda attempt, event: {"keep_until": event.at},
+    EventType.KEEP_REQUESTED: _keep_requested,
+    EventType.TEARDOWN_REQUESTED: lambda attempt, event: {"keep_until": 0.0},
     EventType.EXTEND_REQUESTED: lambda attempt, event: {"extend_to": number(event.data.get("deadline"))},
     EventType.ATTEMPT_EXTENDED: _extended,
 }

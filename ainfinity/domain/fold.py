@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ainfinity.domain.attempts import AttemptFold, fold_attempt
+from ainfinity.domain.attempts import ON_REQUEST, AttemptFold, fold_attempt
 from ainfinity.domain.cost import free, metered
 from ainfinity.schema.event import Event, EventType
 from ainfinity.schema.numbers import number, whole
 from ainfinity.schema.states import JOB_MOVES, JOB_TERMINAL, Desired, JobState
 
-__all__ = ["AttemptFold", "JobFold", "fold", "fold_attempt", "fold_job"]
+__all__ = ["ON_REQUEST", "AttemptFold", "JobFold", "fold", "fold_attempt", "fold_job"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from ainfinity.compute.port import LaunchRequest
 from ainfinity.core.config import Settings
 from ainfinity.core.redact import learn
 from ainfinity.domain.fold import AttemptFold, JobFold
+from ainfinity.domain.limits import Limits, time_limit
 from ainfinity.schema.training_job import JobSpec
 from training.recipe import recipe_to_dict
 
@@ -71,10 +72,26 @@ def build_request(
     )
 
 
-def deadline(spec: Mapping[str, Any], now: float) -> float | None:
-    """Return when an attempt that starts now must have ended, in Unix seconds; None without a limit."""
+def deadline(
+    spec: Mapping[str, Any], plan: Mapping[str, Any], spent: float | None, backend: str, default: float, now: float
+) -> float | None:
+    """Return when an attempt that starts now must have ended, in Unix seconds; None without a limit, here only.
+
+    `spent` is what the job has cost so far in dollars, `default` the seconds where nothing else limits it.
+    """
     limit = spec["policy"].get("max_duration")
-    return None if limit is None else now + float(limit)
+    if backend == "local":
+        return None if limit is None else now + float(limit)
+    candidate: Mapping[str, Any] = plan.get("candidate") or {}
+    limits = Limits(
+        max_duration=limit,
+        max_cost=spec["policy"].get("max_cost"),
+        spent=spent,
+        price_per_hour=candidate.get("price_per_hour"),
+        upper_seconds=plan.get("upper_seconds"),
+    )
+    seconds, _ = time_limit(limits, default)
+    return now + seconds
 
 
 def provenance(spec: Mapping[str, Any]) -> dict[str, Any]:

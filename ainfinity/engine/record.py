@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ainfinity.core.config import Settings
+from ainfinity.domain.cost import cost_of
 from ainfinity.domain.decide import Call, Decision
 from ainfinity.engine.fence import Fence
 from ainfinity.engine.launch import attempt_name, deadline, provenance
@@ -68,15 +69,17 @@ class Recorder:
             for kind, data in decision.events:
                 number = decision.attempt if kind.startswith("attempt.") else 0
                 if kind == EventType.ATTEMPT_INTENDED:
-                    data = self._intent(job, number, backend, now)
+                    data = self._intent(connection, job, number, backend, now)
                 made.append(Event(kind, job.job.id, now, ENGINE.name, number, dict(data)))
         events.append(connection, made, self.fence.store.places)
 
-    def _intent(self, job: LiveJob, number: int, backend: str, now: float) -> Mapping[str, Any]:
+    def _intent(self, connection: Connection, job: LiveJob, number: int, backend: str, now: float) -> Mapping[str, Any]:
+        plan = {} if backend == "local" else jobs.spec_and_plan(connection, job.job.id)[2]
+        spent, default = cost_of(job.job, now), self.settings.default_deadline
         return {
             "name": attempt_name(self._installation, job.job.id, number),
             "backend": backend,
             "resume_step": job.job.resume_step,
-            "deadline": deadline(job.spec, now),
+            "deadline": deadline(job.spec, plan, spent, backend, default, now),
             "provenance": provenance(job.spec),
         }

@@ -30,6 +30,7 @@ class Plan(BaseModel):
     data_rows: int | None = None
     eval_data_sha256: str | None = None
     steps: int | None = Field(default=None, description="Optimizer steps where they can be told before tokenising.")
+    upper_seconds: float | None = Field(default=None, description="How long it takes at most, where that can be told.")
     spec_sha256: str
 
     @property
