@@ -30,6 +30,7 @@ from ainfinity.compute.remote.rows import (
     GpuRow,
     Health,
     ManagedRow,
+    PricedRow,
     QueueRow,
     RequestLost,
     RequestRow,
@@ -279,25 +280,41 @@ class SkyPilot:
         # OpenSSH takes `~` for the home of the account, whatever $HOME says.
         return text.replace(" ~/", f" {Path.home()}/").replace('"~/', f'"{Path.home()}/')
 
-    def credentials(self) -> dict[str, list[str]]:
-        """Return for each infrastructure that SkyPilot may use what it may be used for, as `compute`, `storage`."""
+    def infrastructures(self) -> list[str]:
+        """Return where SkyPilot may launch, as `aws` or, of clusters of one's own, `slurm/NAME`."""
         with self._call(LOOK, changes=False) as sky:
-            found = sky.sdk.get(sky.sdk.enabled_clouds(expand=True))
-        return {str(cloud): ["compute"] for cloud in found}
+            return [str(infra).lower() for infra in sky.sdk.get(sky.sdk.enabled_clouds(expand=True))]
 
-    def accelerators(self, clouds: Sequence[str], name: str = "", *, all_regions: bool = False) -> list[GpuRow]:
-        """Return what accelerators those clouds offer at what price. Only named clouds: the others' lists are large."""
+    def accelerators(self, clouds: Sequence[str], name: str = "", *, region: str = "") -> list[GpuRow]:
+        """Return what accelerators those clouds offer, or one region or own cluster, at what price.
+
+        Only named clouds: the others' lists are large.
+        """
         if not clouds:
             return []
         with self._call(LOOK, changes=False) as sky:
             request = sky.sdk.list_accelerators(
                 name_filter=name or None,
-                clouds=[cloud.lower() for cloud in clouds],
-                all_regions=all_regions,
+                region_filter=region or None,
+                clouds=list(clouds),
                 require_price=False,
                 case_sensitive=False,
             )
             return [sky_rows.gpu(one) for offers in sky.sdk.get(request).values() for one in offers]
+
+    def candidates(self, task: Mapping[str, Any]) -> list[PricedRow]:
+        """Return where a task could run, as SkyPilot's optimizer orders it: the first is what it would take.
+
+        Errors:
+            SkyRefused: nowhere, or it is no task.
+        """
+        with self._call(LOOK) as sky:
+            request = sky.sdk.optimize(sky.dag(sky.task(task, {})))
+            sky.sdk.get(request)
+            # The answer itself is empty: what the optimizer found is in what the request wrote.
+            said = sky.request("GET", "/api/stream", params={"request_id": request, "follow": False})
+            sky.check(said)
+            return sky_rows.candidates(said.text)
 
     def free_gpus(self, clouds: Sequence[str], name: str = "") -> list[FreeRow]:
         """Return what is there and free now on Slurm and Kubernetes, as far as those are among `clouds`."""
@@ -355,6 +372,7 @@ class _Sdk:
         self.payloads: Any = importlib.import_module("sky.server.requests.payloads")
         self.refresh: Any = sky.StatusRefreshMode
         self._task: Any = sky.Task
+        self._dag: Any = sky.Dag
         self._decode: Any = importlib.import_module("sky.utils.rich_utils").decode_rich_status
         self.limits = Limits()
         for scheme in ("http://", "https://"):
@@ -367,6 +385,12 @@ class _Sdk:
         names = dict(config.get("secrets") or {})
         values = [(name, secrets[name]) for name in names if name in secrets]
         return self._task.from_yaml_config(copy.deepcopy(dict(config)), secrets_overrides=values)
+
+    def dag(self, task: Any) -> Any:
+        """Return a pipeline of this task alone."""
+        with self._dag() as dag:
+            dag.add(task)
+        return dag
 
     def check_health(self) -> None:
         """Raise if the server cannot be used; also tells this thread its version."""

@@ -26,7 +26,7 @@ Runner = Callable[[str, Mapping[str, Any], float], Any]
 
 #: How long an answer may take, in seconds.
 LIMIT: Final = 60.0
-LIMITS: Final[Mapping[str, float]] = {"ssh": 20.0, "health": 10.0}
+LIMITS: Final[Mapping[str, float]] = {"ssh": 20.0, "health": 10.0, "start": 120.0}
 #: What is never kept: a way into a machine, and what changes something.
 _NOT_KEPT: Final = frozenset({"ssh", "start"})
 #: A failure this young is not tried anew unless that is wished: many fronts ask, often.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from ainfinity.compute.remote.rows import (
     GivenRow,
     GpuRow,
     ManagedRow,
+    PricedRow,
     QueueRow,
     RequestRow,
 )
@@ -23,6 +25,7 @@ MANAGED_FIELDS: Final = (
     "cloud", "region", "zone",
 )  # fmt: skip
 REQUEST_FIELDS: Final = ["request_id", "name", "status", "cluster_name", "created_at"]
+_OWN: Final = frozenset({"slurm", "kubernetes", "ssh"})
 _REQUEST_NAMES: Final = "sky."
 _OVER: Final = frozenset(
     {"SUCCEEDED", "CANCELLED", "FAILED", "FAILED_SETUP", "FAILED_PRECHECKS", "FAILED_NO_RESOURCE", "FAILED_CONTROLLER"}
@@ -131,7 +134,8 @@ def gpu(offer: Any) -> GpuRow:
         cpus=_number(offer.cpu_count),
         memory=_number(offer.memory),
         price=_price(offer.price),
-        spot_price=_price(offer.spot_price),
+        # A cluster of one's own has no spot machines; their price there is that of the others.
+        spot_price=None if str(offer.cloud).lower() in _OWN else _price(offer.spot_price),
     )
 
 
@@ -146,6 +150,31 @@ def free(infra: str, found: Iterable[Any]) -> list[FreeRow]:
             per_node = tuple(int(count) for count in counts)
             rows.append(FreeRow(str(gpu_name), f"{infra}/{name}", int(capacity), int(available), per_node))
     return rows
+
+
+#: A row of the optimizer's table: infra with its region, instance, CPUs, memory, GPUs, dollars an hour, chosen or not.
+_CANDIDATE: Final = re.compile(
+    r"^ (?P<cloud>\S+) \((?P<region>[^)]+)\)\s+(?P<instance>\S+)\s+\S+\s+\S+\s+(?P<gpus>\S+)\s+"
+    r"(?P<price>[\d,.]+)\s*(?P<mark>✔?)\s*$"
+)
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+_NODES: Final = re.compile(r"^Considered resources \((\d+) nodes?\):")
+
+
+def candidates(text: str) -> list[PricedRow]:
+    """Read the optimizer's table, cheapest first but what it chose before all. A price of 0 is one nobody knows."""
+    rows: list[tuple[bool, PricedRow]] = []
+    nodes = 1
+    for line in _COLOUR.sub("", text).splitlines():
+        if (said := _NODES.match(line)) is not None:
+            nodes, rows = int(said[1]), []
+        elif (found := _CANDIDATE.match(line)) is not None:
+            infra = _joined(found["cloud"], found["region"])
+            instance = "" if found["instance"] == "-" else found["instance"]
+            what = next(one for one in (found["gpus"], instance, "CPU") if one not in ("", "-"))
+            price = float(found["price"].replace(",", "")) or None
+            rows.append((not found["mark"], PricedRow(infra, instance, price, f"{nodes}x {what} {infra}")))
+    return [row for _, row in sorted(rows, key=lambda one: one[0])]
 
 
 def _given(nodes: int, resources: Any, infra: str) -> str:
