@@ -77,6 +77,7 @@ class LocalClient:
             missing_secrets=self._missing_secrets,
             jobs_dir=settings.jobs_dir,
             keep_data=self._data.keep,
+            default_deadline=settings.default_deadline,
         )
         self._changes = ChangeService(store)
         self._logs = LogService(store, settings.attempts_dir)

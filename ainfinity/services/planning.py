@@ -6,7 +6,10 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from math import ceil
 
+from ainfinity.core.config import Settings
 from ainfinity.core.exceptions import NotSupported
+from ainfinity.domain.cost import HOUR
+from ainfinity.domain.limits import Limits, time_limit
 from ainfinity.domain.places import backend_of
 from ainfinity.schema.plan import Candidate, Plan, digest
 from ainfinity.schema.training_job import JobSpec
@@ -23,8 +26,15 @@ def installed_backends() -> tuple[str, ...]:
     return ("local", "skypilot") if find_spec("sky") is not None else ("local",)
 
 
-def make_plan(spec: JobSpec, backends: tuple[str, ...], look: Look = look_at) -> tuple[Plan, tuple[str, ...]]:
+def make_plan(
+    spec: JobSpec,
+    backends: tuple[str, ...],
+    look: Look = look_at,
+    default_deadline: float = Settings.default_deadline,
+) -> tuple[Plan, tuple[str, ...]]:
     """Return the plan of a spec as things are now, and findings in words.
+
+    `default_deadline` is the seconds after which an attempt elsewhere ends itself that nothing else limits.
 
     Errors:
         DataInvalid: the data cannot be trained on. NotSupported: no backend here runs that infrastructure.
@@ -40,7 +50,8 @@ def make_plan(spec: JobSpec, backends: tuple[str, ...], look: Look = look_at) ->
         infra=spec.resources.infra, gpus=spec.resources.gpus, nodes=spec.resources.nodes, price_per_hour=price
     )
     if spec.recipe is None:
-        return Plan(candidate=candidate, spec_sha256=digest(spec.as_json())), ("a SkyPilot task, launched as it is",)
+        plan = Plan(candidate=candidate, spec_sha256=digest(spec.as_json()))
+        return plan, ("a SkyPilot task, launched as it is", *_elsewhere(spec, plan, default_deadline))
     recipe = spec.recipe
     facts = look(recipe.data)
     findings = [f"{recipe.data}: {facts.rows} rows, {facts.size} bytes"]
@@ -57,7 +68,27 @@ def make_plan(spec: JobSpec, backends: tuple[str, ...], look: Look = look_at) ->
         steps=_steps(spec, recipe, facts),
         spec_sha256=digest(spec.as_json()),
     )
-    return plan, tuple(findings)
+    return plan, (*findings, *_elsewhere(spec, plan, default_deadline))
+
+
+def _elsewhere(spec: JobSpec, plan: Plan, default_deadline: float) -> list[str]:
+    """What must be known of a machine elsewhere before it is paid for: its price, its end, and what it keeps."""
+    if spec.resources.infra == "local":
+        return []
+    policy, price = spec.policy, plan.candidate.price_per_hour
+    limits = Limits(policy.max_duration, policy.max_cost, 0.0, price, plan.upper_seconds)
+    seconds, why = time_limit(limits, default_deadline)
+    hours = f"{seconds / HOUR:.3g} h"
+    findings = [f"an attempt ends itself {hours} after its launch, by {why}; `ainfinity extend` moves that"]
+    if price is None:
+        bound = ", so policy.max_cost is watched only once the price is known" if policy.max_cost is not None else ""
+        findings.append(f"the price is unknown until a machine is given{bound}")
+    if spec.recipe is not None and spec.resources.storage is None:
+        findings.append(
+            "checkpoints lie on the machine's own disk: after a lost machine training starts anew; "
+            "set resources.storage to go on from them"
+        )
+    return findings
 
 
 def _steps(spec: JobSpec, recipe: Recipe, facts: DataFacts) -> int:

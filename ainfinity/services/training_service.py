@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from ainfinity.core.config import Settings
 from ainfinity.core.exceptions import (
     ApprovalNeeded,
     FolderUnwritable,
@@ -20,6 +21,8 @@ from ainfinity.core.exceptions import (
 )
 from ainfinity.core.redact import redact
 from ainfinity.core.utils import make_folder
+from ainfinity.domain.goodput import goodput
+from ainfinity.domain.places import backend_of
 from ainfinity.schema.actor import Actor, Role
 from ainfinity.schema.document import Document
 from ainfinity.schema.event import Event, EventType
@@ -27,10 +30,11 @@ from ainfinity.schema.plan import Plan, digest
 from ainfinity.schema.problems import refuse_secrets, validate
 from ainfinity.schema.states import ATTEMPT_LIVE, JOB_LIVE, JobState
 from ainfinity.schema.training_job import JobSpec
-from ainfinity.schema.views import JobDetail, JobQuery, JobRow, PlanView
+from ainfinity.schema.views import AttemptRow, JobDetail, JobQuery, JobRow, PlanView
 from ainfinity.services import planning
 from ainfinity.services.data import look_at
-from ainfinity.store import events, jobs
+from ainfinity.services.verbs import MachineVerbs
+from ainfinity.store import events, jobs, metrics
 from ainfinity.store.jobs import PLAN
 from ainfinity.store.store import Store
 
@@ -42,7 +46,7 @@ def random_id() -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(10))
 
 
-class TrainingService:
+class TrainingService(MachineVerbs):
     """Launch, watch and end jobs.
 
     `missing_secrets` tells which of an owner's named secrets are not stored; `jobs_dir` is where a job's folder lies;
@@ -58,6 +62,7 @@ class TrainingService:
         missing_secrets: Callable[[Sequence[str]], list[str]] | None = None,
         jobs_dir: Path | None = None,
         keep_data: planning.Look = look_at,
+        default_deadline: float = Settings.default_deadline,
     ) -> None:
         self.store = store
         self.backends = backends
@@ -65,11 +70,12 @@ class TrainingService:
         self.missing_secrets = missing_secrets
         self.jobs_dir = jobs_dir
         self.keep_data = keep_data
+        self.default_deadline = default_deadline
 
     def plan(self, spec: JobSpec) -> PlanView:
         """Validate and plan without storing anything. Errors: DataInvalid, InvalidSpec, NotSupported."""
         refuse_secrets(Document(spec.as_json()))
-        plan, findings = planning.make_plan(spec, self.backends)
+        plan, findings = planning.make_plan(spec, self.backends, default_deadline=self.default_deadline)
         return planning.view(plan, spec, findings)
 
     def launch_job(
@@ -201,14 +207,8 @@ class TrainingService:
             origin["diff_file"] = str(path)
         return origin
 
-    def _row(self, connection: Connection, job_id: str) -> JobRow:
-        return jobs.get(connection, job_id, self.store.clock.now())
-
     def _event(self, kind: EventType, job_id: str, actor: Actor, data: dict[str, Any] | None = None) -> Event:
         return Event(kind, job_id, self.store.clock.now(), actor.name, 0, data or {})
-
-    def _append(self, connection: Connection, made: Sequence[Event]) -> None:
-        events.append(connection, made, self.store.places)
 
     def list_jobs(self, query: JobQuery | None = None) -> list[JobRow]:
         """Return the jobs that fit, newest first."""
@@ -220,16 +220,24 @@ class TrainingService:
         with self.store.read() as connection:
             job_id = jobs.resolve(connection, job)
             spec, plan_hash, plan, result = jobs.spec_and_plan(connection, job_id)
+            attempts = tuple(jobs.attempts(connection, job_id, self.store.clock.now()))
             return JobDetail(
                 job=self._row(connection, job_id),
                 spec=spec,
                 plan=plan or None,
                 plan_hash=plan_hash,
-                attempts=tuple(jobs.attempts(connection, job_id, self.store.clock.now())),
+                attempts=attempts,
                 artifacts=tuple(jobs.artifacts(connection, job_id)),
                 result=result,
                 provenance=jobs.provenance(connection, job_id),
+                goodput=self._goodput(connection, job_id, attempts),
             )
+
+    def _goodput(self, connection: Connection, job_id: str, attempts: Sequence[AttemptRow]) -> float | None:
+        now = self.store.clock.now()
+        points = metrics.read_points(connection, job_id, ("step_seconds",))
+        paid = [(one.paid_from, now if one.finished_at is None else one.finished_at) for one in attempts]
+        return goodput(((point.step, point.values.get("step_seconds")) for point in points), paid)
 
     def stop_job(self, job: str, actor: Actor) -> JobRow:
         """Wish a job ended. One without a live attempt is over at once; repeating it changes nothing.
@@ -246,6 +254,7 @@ class TrainingService:
             if row.state not in JOB_LIVE:
                 raise WrongState(f"{row.name} is {row.state}: there is nothing to cancel.")
             made = [self._event(EventType.CANCEL_REQUESTED, job_id, actor)]
+            self._must_be_ours(row)
             attempt = events.get_attempt(connection, job_id, row.attempt)
             if attempt is None or attempt.state not in ATTEMPT_LIVE:
                 made.append(self._event(EventType.CANCELLED, job_id, actor))
@@ -269,18 +278,29 @@ class TrainingService:
                     f"{row.name} is {row.state}: only a failed or cancelled job can be retried.",
                     hint="To train again with changes, give them: `ainfinity retry JOB key=value`.",
                 )
+            if row.origin:
+                raise WrongState(
+                    f"{row.name} was started with plain SkyPilot.", hint="Launch it from here to have it tried again."
+                )
             if jobs.live_id_of_name(connection, row.name) is not None:
                 raise NameTaken(f"Another job named {row.name} is live.", hint="Wait for it, or cancel it.")
             spec, *_ = jobs.spec_and_plan(connection, job_id)
             if spec["policy"]["approval"] == "required" and not jobs.fold_of(connection, job_id).approved_hash:
                 raise ApprovalNeeded(f"{row.name} was never approved.", hint="Launch it again and have it approved.")
             if from_step is not None:
-                self._check_step(connection, job_id, from_step)
+                self._check_step(connection, job_id, from_step, spec)
             self._append(connection, [self._event(EventType.RETRIED, job_id, actor, {"from_step": from_step})])
             jobs.audit(connection, self.store.clock.now(), actor.name, "retry", job_id, from_step=from_step)
             return self._row(connection, job_id)
 
-    def _check_step(self, connection: Connection, job_id: str, step: int) -> None:
+    def _check_step(self, connection: Connection, job_id: str, step: int, spec: Mapping[str, Any]) -> None:
+        resources: Mapping[str, Any] = spec["resources"]
+        if backend_of(resources["infra"]) == "skypilot" and not resources.get("storage"):
+            raise NotFound(
+                f"The checkpoint of step {step} lay on the disk of a machine that is gone.",
+                hint="Retry without a step: it starts anew. With resources.storage a new launch keeps its checkpoints.",
+                field="from",
+            )
         left = (row for row in jobs.artifacts(connection, job_id) if row.kind == "checkpoint")
         steps = sorted({row.step for row in left if row.step is not None})
         if step not in steps:
