@@ -10,8 +10,6 @@ import copy
 import importlib
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ from typing import Any, Final, cast
 
 from ainfinity.compute.remote import sky_rows
 from ainfinity.compute.remote.faults import translate
-from ainfinity.compute.remote.health import ask_health, find_endpoint
+from ainfinity.compute.remote.health import ask_health, find_endpoint, start_local
 from ainfinity.compute.remote.limits import Limits, limited_adapter
 from ainfinity.compute.remote.rows import (
     ClusterRow,
@@ -69,35 +67,9 @@ class SkyPilot:
         """Start the API server of this machine. Only for when a person said so.
 
         Errors:
-            SkyRefused: the endpoint set is another one. MissingTool: SkyPilot is not installed.
-            ComputeUnreachable: it did not come up.
+            SkyRefused: the endpoint set is another one. ComputeUnreachable: it did not come up.
         """
-        health = self.health()
-        if health.reachable:
-            return health
-        if not health.local:
-            raise SkyRefused(
-                f"SkyPilot's API server is set to {health.endpoint}, which is not on this machine.",
-                hint="Unset SKYPILOT_API_SERVER_ENDPOINT, or start it there.",
-            )
-        command = [sys.executable, "-c", "import sys, sky.client.cli.command as c; sys.exit(c.cli())", "api", "start"]
-        environment = os.environ | {"SKYPILOT_DISABLE_USAGE_COLLECTION": "1", "PYTHONSAFEPATH": "1"}
-        try:
-            done = subprocess.run(
-                command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit
-            )
-        except subprocess.TimeoutExpired:
-            raise ComputeUnreachable(
-                f"SkyPilot's API server did not start within {limit:.0f} s.",
-                hint="Look at ~/.sky/api_server/server.log.",
-            ) from None
-        health = self.health()
-        if health.problem:
-            raise ComputeUnreachable(
-                f"SkyPilot's API server did not start: {(done.stderr or done.stdout).strip()[-300:]}",
-                hint="Look at ~/.sky/api_server/server.log.",
-            )
-        return health
+        return start_local(limit)
 
     # Looking.
 
@@ -127,7 +99,7 @@ class SkyPilot:
                 if isinstance(translate(error), Gone):  # no controller: then there are no jobs either
                     return []
                 raise
-            return sky_rows.managed(records)
+            return sky_rows.managed(records, sky.cluster_of_managed)
 
     def queue(self, cluster: str) -> list[QueueRow]:
         """Return the jobs of a cluster, oldest first. Errors: Gone."""
@@ -371,6 +343,7 @@ class _Sdk:
         self.jobs: Any = importlib.import_module("sky.jobs.client.sdk")
         self.payloads: Any = importlib.import_module("sky.server.requests.payloads")
         self.refresh: Any = sky.StatusRefreshMode
+        self.cluster_of_managed: Any = importlib.import_module("sky.jobs.utils").generate_managed_job_cluster_name
         self._task: Any = sky.Task
         self._dag: Any = sky.Dag
         self._decode: Any = importlib.import_module("sky.utils.rich_utils").decode_rich_status

@@ -15,10 +15,10 @@ from ainfinity.compute.remote.attempts import Attempt, Attempts
 from ainfinity.compute.remote.chores import Chores
 from ainfinity.compute.remote.launching import Launcher
 from ainfinity.compute.remote.looking import Sight, look
-from ainfinity.compute.remote.record import Record, Records
+from ainfinity.compute.remote.record import Record, Records, adopted_record
 from ainfinity.compute.remote.rows import LogFollower, LogSource, ManagedRow, Sky, Transfer
 from ainfinity.compute.remote.tending import Tender
-from ainfinity.compute.remote.world import World, ask_world, strangers_in
+from ainfinity.compute.remote.world import Asker, World, strangers_in
 from ainfinity.core.clock import Clock, SystemClock
 from ainfinity.core.config import Settings
 from ainfinity.core.exceptions import ComputeUnreachable, WrongState
@@ -34,6 +34,7 @@ class SkyPilotCompute:
     """The compute backend `skypilot`. Its calls block, each for a limited time; a look takes two or three requests.
 
     `needed` tells whether any job of this backend is live: until then, SkyPilot is neither loaded nor asked.
+    `adopted` names the live attempts, as `cluster:NAME` or `managed:ID`, that plain SkyPilot started.
     """
 
     name = "skypilot"
@@ -48,16 +49,19 @@ class SkyPilotCompute:
         follower: LogFollower,
         transfer: Transfer,
         needed: Callable[[], bool] = lambda: True,
+        adopted: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._clock = clock or SystemClock()
         self._sky = sky
         self._follower = follower
         self._transfer = transfer
         self._needed = needed
+        self._adopted = adopted
         self._attempts = Attempts(Records(settings.attempts_dir))
         chores = Chores()
         self._launcher = Launcher(sky, self._clock, self._attempts, chores)
         self._tender = Tender(sky, self._clock, self._attempts, self._launcher, follower, chores)
+        self._asker = Asker(sky)
         self._managed_strangers: list[ManagedRow] = []
         self._strangers_asked = float("-inf")
 
@@ -71,10 +75,12 @@ class SkyPilotCompute:
         Errors:
             ComputeUnreachable: SkyPilot's API server does not answer.
         """
+        for name in self._adopted():
+            self._attempts.get_or_make(adopted_record(name))
         attempts = self._attempts.all()
         if not attempts and not self._needed():
             return {}
-        world = ask_world(self._sky, attempts, self._clock.now())
+        world = self._asker.ask(attempts, self._clock.now())
         now = self._clock.now()
         strangers = self._meet_strangers(world, now)
         seen = [self._look(attempt, world, now) for attempt in attempts]
@@ -86,10 +92,10 @@ class SkyPilotCompute:
         """Look at one attempt; None for one that never reached SkyPilot, as far as anything shows."""
         record = attempt.record
         with attempt.lock:
-            cluster, managed = world.clusters.get(record.name), world.managed_of(record)
+            cluster, managed = world.clusters.get(record.sky_name), world.managed_of(record)
             if record.mode == "cluster":
                 managed = None
-                record.request_id = record.request_id or world.launch_of(record.name)
+                record.request_id = record.request_id or world.launch_of(record.sky_name)
             if attempt.is_unsent and cluster is None and managed is None and not record.request_id:
                 return None
             launching = attempt.posting or bool(record.request_id)
@@ -104,7 +110,7 @@ class SkyPilotCompute:
     def _follow(self, record: Record) -> None:
         """Have the log followed for as long as there may be more of it."""
         if not record.gone and (record.request_id or record.job_id is not None):
-            cluster = record.name if record.mode == "cluster" else record.cluster
+            cluster = record.sky_name if record.mode == "cluster" else record.cluster
             self._follower.follow(record.name, LogSource(record.mode, record.request_id, cluster, record.job_id))
 
     def _meet_strangers(self, world: World, now: float) -> dict[str, Observation]:
@@ -112,11 +118,17 @@ class SkyPilotCompute:
         if now - self._strangers_asked >= _STRANGERS_EVERY:
             self._managed_strangers = self._sky.managed_jobs(name="ain-", live=True)
             self._strangers_asked = now
-        strangers = self._attempts.meet(strangers_in(world.clusters, self._managed_strangers))
-        return {
-            one.name: Observation(one.name, Phase.PENDING, machine=True, handle=one.handle, given=one.given)
-            for one in strangers
-        }
+        known = [one.record for one in self._attempts.all() if one.record.is_adopted]
+        clusters = world.clusters.keys() - {record.sky_name for record in known}
+        jobs = {record.job_id for record in known}
+        strangers = self._attempts.meet(
+            strangers_in(
+                {name: world.clusters[name] for name in clusters},
+                [row for row in self._managed_strangers if row.id not in jobs],
+            )
+        )
+        self._tender.price_strangers(strangers, now)
+        return {one.name: _stranger(one) for one in strangers}
 
     def launch(self, request: LaunchRequest) -> str:
         """Have SkyPilot launch the attempt, or find it launched, and return its handle.
@@ -134,6 +146,7 @@ class SkyPilotCompute:
             ComputeUnreachable: no answer; it must be asked for again.
         """
         self._launcher.stop(name)
+        self._strangers_asked = float("-inf")  # whether that ended it, if it is one, is to be seen soon
 
     def read_lines(self, offsets: Mapping[str, int]) -> Mapping[str, Lines]:
         """Return new complete output lines after each byte offset, of what was brought home.
@@ -177,7 +190,7 @@ class SkyPilotCompute:
         if attempt is None or attempt.record.end is not None or attempt.record.stopped_at is not None:
             raise WrongState(f"{name} is over.", hint="Retry the job with a later deadline.")
         record = attempt.record
-        self._transfer.extend(name, record.name if record.mode == "cluster" else record.cluster, deadline)
+        self._transfer.extend(name, record.sky_name if record.mode == "cluster" else record.cluster, deadline)
         with attempt.lock:
             record.deadline = deadline
             self._attempts.write(attempt)
@@ -189,6 +202,7 @@ class SkyPilotCompute:
             ComputeUnreachable: its record cannot be put away.
         """
         self._follower.drop(name)
+        self._managed_strangers = [row for row in self._managed_strangers if row.name != name]
         try:
             self._attempts.forget(name)
         except OSError as error:
@@ -197,3 +211,16 @@ class SkyPilotCompute:
     def close(self) -> None:
         """End the threads that follow logs."""
         self._follower.close()
+
+
+def _stranger(record: Record) -> Observation:
+    """What is to be said of a machine that bears an attempt's name, and of which nothing is remembered."""
+    return Observation(
+        record.name,
+        Phase.PENDING,
+        machine=True,
+        handle=record.handle,
+        given=record.given,
+        price_per_hour=record.price_per_hour,
+        launched_at=record.billed_from,
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -11,10 +13,13 @@ from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from ainfinity.compute.remote.rows import Health
+from ainfinity.compute.remote.rows import Health, SkyRefused
+from ainfinity.core.exceptions import ComputeUnreachable
 from ainfinity.core.redact import redact
 
 _PORT: Final = "46580"
+_PATIENCE: Final = 10.0
+_LOG: Final = "Look at ~/.sky/api_server/server.log."
 _LOCAL: Final = frozenset({"127.0.0.1", "localhost", "0.0.0.0", "::", "::1"})  # noqa: S104  # names, not a bind
 
 
@@ -59,6 +64,35 @@ def ask_health(endpoint: str, limit: float) -> Health:
         text = getattr(reason, "strerror", None) or str(reason)
         return Health(shown, local, f"No API server answers at {shown}: {text}.", hint, reachable=False)
     return _read(shown, local, said)
+
+
+def start_local(limit: float) -> Health:
+    """Start SkyPilot's API server on this machine, and return how it is.
+
+    Errors:
+        SkyRefused: the address set is another one. ComputeUnreachable: it did not come up within `limit` seconds.
+    """
+    health = ask_health(find_endpoint(), _PATIENCE)
+    if health.reachable:
+        return health
+    if not health.local:
+        raise SkyRefused(
+            f"SkyPilot's API server is set to {health.endpoint}, which is not on this machine.",
+            hint="Unset SKYPILOT_API_SERVER_ENDPOINT, or start it there.",
+        )
+    command = [sys.executable, "-c", "import sys, sky.client.cli.command as c; sys.exit(c.cli())", "api", "start"]
+    environment = os.environ | {"SKYPILOT_DISABLE_USAGE_COLLECTION": "1", "PYTHONSAFEPATH": "1"}
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit
+        )
+    except subprocess.TimeoutExpired:
+        raise ComputeUnreachable(f"SkyPilot's API server did not start within {limit:.0f} s.", hint=_LOG) from None
+    health = ask_health(find_endpoint(), _PATIENCE)
+    if health.problem:
+        said = redact((done.stderr or done.stdout).strip()[-300:])
+        raise ComputeUnreachable(f"SkyPilot's API server did not start: {said}", hint=_LOG)
+    return health
 
 
 def _read(shown: str, local: bool, said: Any) -> Health:

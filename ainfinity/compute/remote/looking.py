@@ -14,7 +14,7 @@ from ainfinity.domain.observation import Observation, Phase
 DRAIN = 60.0
 #: How long a cluster must look broken, or be missing, before that is believed. Seconds.
 BROKEN = 45.0
-MISSING = 5.0
+MISSING = 12.0
 
 
 class Need(Enum):
@@ -159,6 +159,8 @@ def _cluster(record: Record, sight: Sight) -> Said:
     state = state_of(CLUSTER, row.status)
     if state.is_end:
         return Said(_observe(record, state.phase, machine=True, reason=state.reason))
+    if record.job_id is None and record.is_adopted:
+        return Said(_observe(record, Phase.RUNNING, machine=True), Need.QUEUE)
     if record.job_id is None:
         # The API server was killed in mid-launch. Whether the job was handed over before that, its queue tells.
         return Said(_observe(record, Phase.PENDING, machine=True), Need.QUEUE, odd=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from ainfinity.compute.remote.rows import (
@@ -21,7 +21,7 @@ from ainfinity.core.redact import redact
 #: What is asked of managed jobs: without the heavy fields, as the task itself.
 MANAGED_FIELDS: Final = (
     "job_id", "task_id", "job_name", "status", "schedule_state", "recovery_count", "failure_reason", "details",
-    "current_cluster_name", "cluster_resources", "submitted_at", "start_at", "end_at", "user_name",
+    "current_cluster_name", "task_name", "cluster_resources", "submitted_at", "start_at", "end_at", "user_name",
     "cloud", "region", "zone",
 )  # fmt: skip
 REQUEST_FIELDS: Final = ["request_id", "name", "status", "cluster_name", "created_at"]
@@ -53,17 +53,20 @@ def cluster(record: Any) -> ClusterRow:
     )
 
 
-def managed(records: Iterable[Any]) -> list[ManagedRow]:
-    """Read managed jobs; of a pipeline, the first task that is not over, else the last."""
+def managed(records: Iterable[Any], cluster_of: Callable[[str, int], str]) -> list[ManagedRow]:
+    """Read managed jobs; of a pipeline, the first task that is not over, else the last.
+
+    `cluster_of` is how SkyPilot calls the cluster of a task and job.
+    """
     found: dict[int, ManagedRow] = {}
     for record in sorted(records, key=lambda one: (one.job_id or 0, one.task_id or 0)):
         before = found.get(record.job_id)
         if before is None or before.status in _OVER:
-            found[record.job_id] = _managed(record)
+            found[record.job_id] = _managed(record, cluster_of)
     return list(found.values())
 
 
-def _managed(record: Any) -> ManagedRow:
+def _managed(record: Any, cluster_of: Callable[[str, int], str]) -> ManagedRow:
     infra = _joined(record.cloud, record.region)
     given = str(record.cluster_resources or "")
     return ManagedRow(
@@ -74,7 +77,7 @@ def _managed(record: Any) -> ManagedRow:
         given="" if given in ("", "-") else f"{given} {infra}".strip(),
         infra=infra,
         recoveries=int(record.recovery_count or 0),
-        cluster=record.current_cluster_name or "",
+        cluster=record.current_cluster_name or cluster_of(record.task_name or record.job_name or "", record.job_id),
         is_done=record.schedule_state == "DONE",
         submitted_at=_number(record.submitted_at),
         started_at=_number(record.start_at),
@@ -197,7 +200,9 @@ def _infra(resources: Any) -> str:
 def _joined(cloud: Any, region: Any) -> str:
     place = str(cloud or "").lower()
     place = {"kubernetes": "k8s"}.get(place, place)
-    return place if place in ("", "-") or region in (None, "", "-") else f"{place}/{region}"
+    if place in ("", "-"):
+        return ""
+    return place if region in (None, "", "-") else f"{place}/{region}"
 
 
 def _word(status: Any) -> str:
