@@ -2,8 +2,8 @@
 # shell, and leaves that as it was: the watch runs aside, as no child of the shell (`wait` does not see it), holds none
 # of its files, and goes soon after it. Added are one exported variable and one trap.
 #
-# At the deadline plus a notice (for a trainer that ends itself) everything that the shell started gets SIGTERM, 60
-# seconds later SIGKILL, and the shell exits with 76 instead of beginning another command.
+# At the deadline plus a notice (for a trainer that ends itself) everything that the shell started gets SIGTERM, after a
+# grace SIGKILL, and the shell exits with 76 instead of beginning another command.
 #
 # Not only descendants are found: torchrun starts each rank in a session of its own, and an orphan has init as parent.
 # They are known by the exported mark, which is this shell's alone: two nodes of a test may be one machine.
@@ -31,11 +31,17 @@ ainfinity_is_late() {
 }
 
 ainfinity_watch() {
-  local shell="$1" notice="$2" guard="$AINFINITY_GUARD" born self="$BASHPID" step deadline left IFS=$' \t\n'
+  local shell="$1" guard="$AINFINITY_GUARD" born self step deadline left IFS=$' \t\n'
+  local notice="${AINFINITY_NOTICE:-0}" grace="${AINFINITY_GRACE:-60}" poll="${AINFINITY_POLL:-5}"
   unset AINFINITY_GUARD # what this watch starts is none of the attempt's
   trap '' HUP INT TERM
   set +euf
-  cd / && exec </dev/null >/dev/null 2>&1
+  cd /
+  exec </dev/null >/dev/null 2>&1
+  # An interactive bash keeps copies of its files at high numbers, and who reads the task's output waits for them all.
+  for left in /proc/"$BASHPID"/fd/*; do
+    [ "${left##*/}" -le 2 ] || eval "exec ${left##*/}>&-"
+  done
 
   # Prints `pid parent starttime` of those of the given processes that are alive.
   processes() {
@@ -68,39 +74,46 @@ ainfinity_watch() {
   # The shell, and no later process with its pid.
   started() { processes "$shell" | cut -d ' ' -f 3; }
   shell_lives() { [ "$(started)" = "$born" ]; }
+  anything_lives() { shell_lives || [ -n "$(members)" ]; }
   became_another() { members | grep -q "^$shell "; }
   tell() { printf 'ainfinity: %s\n' "$1" >"/proc/$shell/fd/2"; }
 
-  born="$(started)"
-  while :; do
-    shell_lives || [ -n "$(members)" ] || exit 0
-    deadline="$(ainfinity_deadline)"
-    step=5
-    if [ -n "$deadline" ]; then
-      left=$((deadline + notice - $(date +%s)))
-      [ "$left" -gt 0 ] || break
-      [ "$left" -ge "$step" ] || step="$left"
-    fi
-    sleep "$step"
-  done
+  watch() {
+    self="$BASHPID"
+    while anything_lives; do
+      step="$poll"
+      deadline="$(ainfinity_deadline)"
+      if [ -n "$deadline" ]; then
+        left=$((deadline + notice - $(date +%s)))
+        [ "$left" -gt 0 ] || break
+        [ "$left" -ge "$step" ] || step="$left"
+      fi
+      sleep "$step"
+    done
+    anything_lives || return 0
 
-  tell "the deadline of this attempt has passed, it is asked to end"
-  # First the shell's trap, which waits for the command that runs: so no other one begins after it.
-  became_another || kill -s RTMIN+7 "$shell"
-  # Only to those whose parent is not told as well: torchrun passes it on, and a rank that is told twice ends at once.
-  members | awk '{ pid[$1] = $2 } END { for (one in pid) if (!(pid[one] in pid)) print one }' | xargs -r kill -s TERM
-  for ((left = 60; left > 0; left--)); do
-    shell_lives || [ -n "$(members)" ] || exit 0
-    sleep 1
-  done
-  tell "it did not end in time and is killed"
-  for ((left = 20; left > 0; left--)); do
-    members | cut -d ' ' -f 1 | xargs -r kill -s KILL
-    # The shell last: without its children it can still say how this ended.
-    [ "$left" -gt 15 ] || ! shell_lives || kill -s KILL "$shell"
-    shell_lives || [ -n "$(members)" ] || exit 0
-    sleep 1
-  done
+    tell "the deadline of this attempt has passed, it is asked to end"
+    # First the shell's trap, which waits for the command that runs: so no other one begins after it.
+    became_another || kill -s RTMIN+7 "$shell"
+    # Only to those whose parent is not told as well: torchrun passes it on, and a rank that is told twice ends at once.
+    members | awk '{ pid[$1] = $2 } END { for (one in pid) if (!(pid[one] in pid)) print one }' | xargs -r kill -s TERM
+    for ((left = grace; left > 0; left--)); do
+      anything_lives || return 0
+      sleep 1
+    done
+    tell "it did not end in time and is killed"
+    for ((left = 20; left > 0; left--)); do
+      members | cut -d ' ' -f 1 | xargs -r kill -s KILL
+      # The shell last: without its children it can still say how this ended.
+      [ "$left" -gt 15 ] || ! shell_lives || kill -s KILL "$shell"
+      anything_lives || return 0
+      sleep 1
+    done
+  }
+
+  # While the shell waits for this function, so that it is the shell's time of birth that is read.
+  born="$(started)"
+  watch &
 }
 
 if ainfinity_is_late; then
@@ -108,5 +121,5 @@ if ainfinity_is_late; then
   exit 76
 fi
 trap 'exit 76' RTMIN+7
-# Twice in the background: its parent is init and not this shell.
-(ainfinity_watch "$$" "${AINFINITY_NOTICE:-0}" &)
+# In a subshell that ends at once: the watch's parent is init and not this shell.
+(ainfinity_watch "$$")

@@ -1,9 +1,9 @@
 """A user's own SkyPilot task, launched as it is: with another name, our marks, and the deadline kept around `run`.
 
 The guard stands before the user's script, in the same shell, so that this runs as it would alone: in the same bash
-with what `.bashrc` and SkyPilot set up, with the same environment, `set` options, arguments and exit code. What is
-added is the variable AINFINITY_GUARD and a trap on one real-time signal, which comes at the deadline alone: then the
-shell exits with 76 and everything it started is ended. The setup is left alone.
+with what `.bashrc` and SkyPilot set up, with the same environment, `set` options, arguments, line numbers and exit
+code. What is added is the variable AINFINITY_GUARD and a trap on one real-time signal, which comes at the deadline
+alone: then the shell exits with 76 and everything it started is ended. The setup is left alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any
 from ainfinity.core.constants import ATTEMPT_MARK, DEADLINE_MARK
 from skylaunch.templates import read_scripts
 
-_FORGET = "unset -f ainfinity_deadline ainfinity_is_late ainfinity_watch\n\n"
+#: On the first line of the user's own script, so that its lines keep their numbers.
+_PREFIX = 'eval "$AINFINITY_WATCH"; '
+_FORGET = "unset AINFINITY_WATCH; unset -f ainfinity_deadline ainfinity_is_late ainfinity_watch\n"
 
 
 def render_raw(task: Mapping[str, Any], attempt: str, deadline: float | None) -> dict[str, Any]:
@@ -25,9 +27,11 @@ def render_raw(task: Mapping[str, Any], attempt: str, deadline: float | None) ->
     marks = {ATTEMPT_MARK: attempt}
     if deadline is not None:
         marks[DEADLINE_MARK] = str(int(deadline))
+    if isinstance(rendered.get("run"), str):
+        marks["AINFINITY_WATCH"] = read_scripts(["guard.sh"]) + _FORGET
     given = rendered.get("envs")
     if given is None or isinstance(given, dict):
         rendered["envs"] = {**(given or {}), **marks}
     if isinstance(rendered.get("run"), str):
-        rendered["run"] = f"{read_scripts(['guard.sh'])}{_FORGET}{rendered['run']}"
+        rendered["run"] = _PREFIX + rendered["run"]
     return rendered

@@ -7,7 +7,7 @@ mkdir -p "$folder"
 
 settle() {
   printf '%s\n' "$1" >"$folder/.python.$$"
-  mv "$folder/.python.$$" "$folder/python" # in one step: nodes of a cluster often share their home
+  mv "$folder/.python.$$" "$folder/python" # in one step, for another node that reads it
 }
 
 if [ -n "${AINFINITY_PYTHON:-}" ]; then
@@ -17,6 +17,15 @@ if [ -n "${AINFINITY_PYTHON:-}" ]; then
     exit 1
   }
   settle "$AINFINITY_PYTHON"
+  # DeepSpeed's helpers, where the environment has them built: building takes a while, and not every node has a compiler.
+  built="$(dirname "$(dirname "$AINFINITY_PYTHON")")/torch_extensions"
+  exec 9>"$HOME/.ainfinity/setup.lock"
+  flock 9 # nodes of a cluster often share their home
+  if [ -d "$built" ] && [ ! -e "$HOME/.ainfinity/extensions" ]; then
+    rm -rf "$HOME/.ainfinity/.extensions"
+    cp -a "$built" "$HOME/.ainfinity/.extensions"
+    mv "$HOME/.ainfinity/.extensions" "$HOME/.ainfinity/extensions"
+  fi
   exit 0
 fi
 if [ -n "${AINFINITY_IMAGE:-}" ] && python3 -c "$packages" 2>/dev/null; then

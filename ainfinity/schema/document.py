@@ -38,11 +38,15 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value was written, the folder that its relative paths start from, and a scalar's text as written."""
+    """Where a value was written, the folder that its relative paths start from, and a scalar's text as written.
+
+    `plain` tells that the scalar stood there without quotes.
+    """
 
     where: str
     folder: Path
     raw: str | None = None
+    plain: bool = False
 
 
 @dataclass(slots=True)
@@ -211,7 +215,8 @@ class _Reader:
         # A key's line, where there is one, is that of the key, even if its value begins on a later one.
         known = self._origins.get(place)
         where = known.where if known else self._where(event)
-        self._origins[place] = Origin(where, self._folder, raw)
+        plain = isinstance(event, ScalarEvent) and event.implicit[0]
+        self._origins[place] = Origin(where, self._folder, raw, plain)
         if isinstance(event, ScalarEvent):
             return parse_scalar(event.value) if event.implicit[0] else event.value
         if isinstance(event, SequenceStartEvent):

@@ -4,6 +4,8 @@ A job file holds `name`, `recipe:` (inline, the name of a ready one, or `{use: N
 `tags`, `note` and `secrets`. A recipe file holds a recipe alone, with suggested resources under `plan_for:`, and can be
 launched by itself. Every relative path is taken from the folder of the file that names it, or from the current folder
 if the command line does.
+
+In place of a recipe a job file may hold a SkyPilot task under `sky:`, and a SkyPilot task can be launched by itself.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from ainfinity.schema.data import is_dataset_ref
 from ainfinity.schema.document import MAX_BYTES, Document, Origin, Place, parse_document, read_document
 from ainfinity.schema.overrides import KNOWN, apply_overrides, nearest
 from ainfinity.schema.problems import problem, refuse_secrets, validate
+from ainfinity.schema.sky_file import read_task
+from ainfinity.schema.sky_task import is_task
 from ainfinity.schema.training_job import JobSpec
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
@@ -109,8 +113,13 @@ def _read_recipe(name: str) -> Document:
 
 
 def _build(document: Document, stem: str, overrides: Iterable[str], *, ready: str = "") -> JobSpec:
-    if not set(document.data) & set(KNOWN[""]):
-        document = _as_job(document)
+    task = is_task(document.data)
+    if task or not set(document.data) & set(KNOWN[""]):
+        if task:
+            stem = str(document.data.get("name") or stem)
+            document = _under("sky", document)
+        else:
+            document = _as_job(document)
         slug = re.sub(r"[^a-z0-9]+", "-", stem.lower())[:64].strip("-")
         if slug:
             document.data["name"] = slug
@@ -119,22 +128,29 @@ def _build(document: Document, stem: str, overrides: Iterable[str], *, ready: st
     return _finish(document, overrides)
 
 
+def _under(key: str, content: Document) -> Document:
+    """Return a job that holds a file's whole content under one key."""
+    origins: dict[Place, Origin] = {(key, *place): origin for place, origin in content.origins.items()}
+    return Document({key: dict(content.data)}, {**origins, (): content.origins[()]})
+
+
 def _as_job(recipe: Document) -> Document:
     """Return a recipe file's content as a job: `plan_for` becomes `resources`, all else is the recipe."""
-    job = Document({"recipe": dict(recipe.data)}, {})
+    job = _under("recipe", recipe)
     plan_for = job.data["recipe"].pop("plan_for", None)
     if plan_for is not None:
         job.data["resources"] = plan_for
-    for place, origin in recipe.origins.items():
-        moved: Place = ("resources", *place[1:]) if place[:1] == ("plan_for",) else ("recipe", *place)
-        job.origins[moved] = origin
-    job.origins[()] = recipe.origins[()]
+    for place in [place for place in job.origins if place[:2] == ("recipe", "plan_for")]:
+        job.origins["resources", *place[2:]] = job.origins.pop(place)
     return job
 
 
 def _finish(document: Document, overrides: Iterable[str]) -> JobSpec:
     apply_overrides(document, overrides, Path.cwd())
     refuse_secrets(document)
+    if isinstance(document.data.get("sky"), dict):
+        read_task(document)
+        return validate(document)
     recipe: Any = document.data.get("recipe")
     if isinstance(recipe, str):
         recipe = document.data["recipe"] = {"use": recipe}

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ainfinity.core.constants import SECRET_NAME_PATTERN
+from ainfinity.schema.sky_task import check_task
 from training.recipe import Recipe
 
 #: A job name is a DNS label: it can stand in cluster names, folders and URLs, and in a shell only as itself.
@@ -52,7 +53,8 @@ Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.:=/-]+$")
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Input is hidden because a refused value may be a secret.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Resources(_Frozen):
@@ -183,10 +185,22 @@ class JobSpec(_Frozen):
 
     @model_validator(mode="after")
     def _check_together(self) -> JobSpec:
-        if (self.recipe is None) == (self.sky is None):
-            raise ValueError("recipe: give a recipe to train, or a SkyPilot task under `sky`, and not both")
+        if self.recipe is None and self.sky is None:
+            raise ValueError("recipe: is missing; give a recipe to train, or a SkyPilot task under sky")
+        if self.recipe is not None and self.sky is not None:
+            raise ValueError("recipe: cannot stand beside a SkyPilot task; remove it, or sky")
         if self.sky is not None and self.resources.infra == "local":
             raise ValueError("resources.infra: a SkyPilot task does not run on this machine; set where it runs")
+        if self.sky is not None:
+            check_task(self.sky)
+        if self.resources.infra == "local" and (self.resources.mode != "auto" or self.resources.storage is not None):
+            name = "storage" if self.resources.storage is not None else "mode"
+            raise ValueError(f"resources.{name}: this machine keeps its jobs itself; remove it, or set resources.infra")
+        if self.recipe is not None and self.resources.mode == "managed" and self.resources.storage is None:
+            raise ValueError(
+                "resources.storage: a managed job moves to another machine, which must see its checkpoints; set a "
+                "bucket or a shared folder, or mode to cluster"
+            )
         if self.resources.infra == "local" and self.resources.nodes > 1:
             raise ValueError("resources.nodes: this machine is one node; set resources.infra, or nodes to 1")
         if self.resources.infra == "local" and self.resources.spot:

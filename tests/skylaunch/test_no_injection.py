@@ -46,14 +46,19 @@ tags = st.text(string.ascii_letters + "_.:=/-", min_size=1, max_size=20)
 attacked_paths = texts.map(lambda text: "/" + text)
 
 
+STUB = '#!/bin/sh\nprintf "%s\\0" "$@" >"$HOME/argv"\n'
+
+
 class Machine:
     """A folder that plays the home on a node, with a stub where the interpreter would be."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder
         self.stub = folder / "python-stub"
-        self.stub.write_text('#!/bin/sh\nprintf "%s\\0" "$@" >"$HOME/argv"\n')
+        self.stub.write_text(STUB)
         self.stub.chmod(self.stub.stat().st_mode | stat.S_IXUSR)
+        (folder / FOLDER).mkdir(parents=True)
+        (folder / FOLDER / "python").write_text(f"{self.stub}\n")
 
     def run(self, script: str, environment: dict[str, str]) -> list[str]:
         """Run the script and return the arguments that the stub saw."""
@@ -63,7 +68,7 @@ class Machine:
             "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
             "SKYPILOT_NUM_GPUS_PER_NODE": "1",
         }
-        env = {"HOME": str(self.home), "PATH": os.defpath, **given_by_skypilot, **environment}
+        env = {"HOME": str(self.home), "PATH": os.defpath, **given_by_skypilot, **environment, "AINFINITY_POLL": "1"}
         subprocess.run(["bash", "-c", script], env=env, cwd=self.home, check=True, capture_output=True, timeout=60)
         return (self.home / "argv").read_text().split("\0")[:-1]
 
@@ -80,10 +85,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 def build(machine: Machine, recipe: dict[str, Any], **changes: Any) -> dict[str, Any]:
     resources = {"infra": "k8s", "gpus": "H100:4", "nodes": 2, "python": str(machine.stub)}
     spec = JobSpec.model_validate({"name": "chat", "recipe": recipe, "resources": resources, **changes})
-    launch = Launch(
-        attempt=ATTEMPT, output_dir="~/out", checkpoint_dir="/shared/ck", trainer_dir="/opt/training", deadline=4e9
-    )
-    return render_task(spec, launch)
+    return render_task(spec, Launch(attempt=ATTEMPT, job_id="abcdefghij", trainer_dir="/opt/training", deadline=4e9))
 
 
 @given(model=texts, data=texts, note=notes, tag=tags, prompts=st.lists(texts, max_size=3), target=texts)
@@ -94,11 +96,11 @@ def test_scripts_get_every_byte_and_run_none(
     recipe = {"model": f"m{model}", "data": f"d{data}", "sample_prompts": prompts, "lora": {"targets": [target]}}
     task = build(machine, recipe, note=note, tags=[tag])
     argv = machine.run(task["run"], task["envs"])
-    path = f"{machine.home}/{FOLDER}/recipe-1.json"
+    path, job = f"{machine.home}/{FOLDER}/recipe-1.json", f"{machine.home}/.ainfinity/jobs/abcdefghij"
     assert argv == [
         *("-m", "torch.distributed.run", "--nnodes", "2", "--node_rank", "1", "--nproc_per_node", "4"),
         *("--master_addr", "10.0.0.1", "--master_port", task["envs"]["AINFINITY_PORT"]),
-        *("-m", "training.finetune", path, "--output", f"{machine.home}/out", "--checkpoints", "/shared/ck"),
+        *("-m", "training.finetune", path, "--output", f"{job}/output", "--checkpoints", f"{job}/checkpoints"),
     ]
     assert parse_recipe(json.loads(Path(path).read_bytes())) == parse_recipe(recipe)
     assert not machine.harmed

@@ -3,66 +3,60 @@
 from __future__ import annotations
 
 import os
-import re
+import subprocess
+import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ainfinity.core.exceptions import InvalidSpec
-from ainfinity.schema.training_job import JobSpec
+from ainfinity.schema.training_job import JobSpec, Resources
+from skylaunch.places import BUCKET_MOUNT, find_places
 from skylaunch.render import Launch, render_task, render_yaml
+from skylaunch.templates import read_pins
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
-LAUNCH = Launch(
-    attempt="ain-0a1b2c3d-abcdefghij-a1",
-    output_dir="~/.ainfinity/jobs/abcdefghij/output",
-    checkpoint_dir="/shared/checkpoints/abcdefghij",
-    trainer_dir="/opt/ainfinity/training",
-)
+LAUNCH = Launch(attempt="ain-0a1b2c3d-abcdefghij-a1", job_id="abcdefghij", trainer_dir="/opt/ainfinity/training")
+INFRAS = {"aws": "aws/us-east-1", "gcp": "gcp/us-central1", "kubernetes": "k8s", "slurm": "slurm/cluster"}
+SPECIAL = "$(touch /tmp/x) `id` ' \" ;"
 
+
+def content(template: str, infra: str, **changes: Any) -> dict[str, Any]:
+    resources = {
+        "deepspeed": {"gpus": "H100:8", "nodes": 2, "python": "/shared/env/bin/python", "storage": "/shared/runs"},
+        "spot": {"gpus": "A100:8", "spot": True, "storage": "s3://bucket/runs", "image": "docker:org/image:1.0"},
+        "cpu": {"processes": 2, "cpus": "8+", "memory": "32+", "disk_size": 100},
+    }[template]
+    recipe = {"model": "org/model", "data": "/home/me/my chats.jsonl", "sample_prompts": [SPECIAL]}
+    return {
+        "name": "chat",
+        "note": "$(reboot)",
+        "recipe": {**recipe, "model": "/models/base", "eval_data": "/data/eval.jsonl"}
+        if template == "spot"
+        else recipe,
+        "resources": {"infra": INFRAS[infra], **resources},
+        "policy": {"priority": 10} if template == "deepspeed" else {},
+        "secrets": ["HF_TOKEN"] if template == "spot" else [],
+        **changes,
+    }
+
+
+#: Each template where it can run; a Slurm cluster has no machines that can be preempted.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "slurm-two-nodes": (
-        {
-            "name": "chat",
-            "recipe": {"model": "org/model", "data": "/home/me/my chats.jsonl", "eval_rows": 64},
-            "resources": {"infra": "slurm/cluster", "gpus": "H100:8", "nodes": 2, "python": "/shared/env/bin/python"},
-            "policy": {"priority": 10},
-        },
-        {},
-    ),
-    "kubernetes-image": (
-        {
-            "name": "chat",
-            "recipe": {"model": "/models/base", "data": "/data/train.jsonl", "eval_data": "/data/eval.jsonl"},
-            "resources": {
-                "infra": "k8s",
-                "gpus": "A100",
-                "image": "docker:org/image:1.0",
-                "cpus": "8+",
-                "memory": "64+",
-            },
-            "secrets": ["HF_TOKEN"],
-        },
-        {"deadline": 1_900_000_000.75, "resume_step": 40},
-    ),
-    "cloud-spot-cpu": (
-        {
-            "name": "chat",
-            "recipe": {
-                "model": "org/model",
-                "data": "/data/train.jsonl",
-                "sample_prompts": ["$(touch /tmp/x) `id` ' \" ;"],
-            },
-            "resources": {"infra": "aws/us-east-1", "spot": True, "disk_size": 100, "processes": 2},
-            "note": "$(reboot)",
-            "tags": ["a:b"],
-        },
-        {},
-    ),
+    f"{template}-{infra}": (
+        content(template, infra),
+        {"deadline": 1_900_000_000.75, "managed": template == "spot", "resume_step": 40 if template == "cpu" else None},
+    )
+    for template in ("deepspeed", "spot", "cpu")
+    for infra in INFRAS
+    if (template, infra) != ("spot", "slurm")
 }
 
 
@@ -112,17 +106,17 @@ def test_local_job_is_refused() -> None:
         render_task(spec(resources={}), LAUNCH)
 
 
-@pytest.mark.parametrize("field", ["output_dir", "checkpoint_dir", "trainer_dir"])
-@pytest.mark.parametrize("path", ["/a$(id)", "/a`id`", "/it's", '/a"b', "/a;b", "/a\nb", "relative", ""])
-def test_unsafe_folder_is_refused(field: str, path: str) -> None:
+@pytest.mark.parametrize("path", ["/a$(id)", "/a`id`", "/it's", '/a"b', "/a;b", "/a\nb", "relative"])
+def test_unsafe_folder_is_refused(path: str) -> None:
     with pytest.raises(InvalidSpec):
-        render_task(spec(), launch(**{field: path}))
+        render_task(spec(), launch(trainer_dir=path))
 
 
-@pytest.mark.parametrize("attempt", ["", "-a", "a b", "$(id)", "a\n", "../a", "A"])
-def test_unsafe_attempt_name_is_refused(attempt: str) -> None:
+@pytest.mark.parametrize("field", ["attempt", "job_id"])
+@pytest.mark.parametrize("name", ["", "-a", "a b", "$(id)", "a\n", "../a", "A"])
+def test_unsafe_name_is_refused(field: str, name: str) -> None:
     with pytest.raises(InvalidSpec):
-        render_task(spec(), launch(attempt=attempt))
+        render_task(spec(), launch(**{field: name}))
 
 
 def test_long_recipe_is_refused() -> None:
@@ -137,9 +131,81 @@ def test_attempts_that_share_a_node_use_different_ports() -> None:
     assert all(20000 <= int(port) < 32768 for port in ports)
 
 
-def test_set_up_installs_what_the_trainer_needs() -> None:
+def test_the_environment_made_on_a_machine_is_what_the_trainer_was_tested_with() -> None:
+    constraints = set((ROOT / "constraints.txt").read_text().splitlines())
+    pins = read_pins().split()
+    assert set(pins) <= constraints
+    # Every package that the extra `train` needs, and what these need, is pinned.
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    setup = render_task(spec(), LAUNCH)["setup"]
-    assert sorted(re.findall(r"'([^' ]+)'(?= |\n)", setup)) == sorted(
-        project["project"]["optional-dependencies"]["train"]
+    todo, needed = [Requirement(one) for one in project["project"]["optional-dependencies"]["train"]], set[str]()
+    while todo:
+        name = canonicalize_name(todo.pop().name)
+        if name not in needed:
+            needed.add(name)
+            found = [Requirement(one) for one in metadata.distribution(name).requires or ()]
+            todo += [one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})]
+    assert {pin.partition("==")[0] for pin in pins} == needed
+
+
+def test_the_trainer_is_this_installations_whatever_folder_we_are_in(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").touch()
+    code = "from skylaunch.render import trainer_folder; print(trainer_folder())"
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}  # as all our programs start
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
     )
+    assert done.stdout.strip() == str(ROOT / "training")
+
+
+STORAGES = {
+    None: ("~/.ainfinity/jobs/abcdefghij", f"~/.ainfinity/attempts/{LAUNCH.attempt}/deadline", False),
+    "/shared/runs/": ("/shared/runs/abcdefghij", f"/shared/runs/abcdefghij/{LAUNCH.attempt}.deadline", True),
+    "gs://bucket/runs": (f"{BUCKET_MOUNT}/abcdefghij", f"{BUCKET_MOUNT}/abcdefghij/{LAUNCH.attempt}.deadline", True),
+}
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_output_and_checkpoints_lie_on_the_storage(storage: str | None) -> None:
+    job, deadline, durable = STORAGES[storage]
+    found = render_task(spec(resources={"infra": "k8s", "storage": storage}), LAUNCH)
+    envs, mount = found["envs"], found["file_mounts"].get(BUCKET_MOUNT)
+    assert (envs["AINFINITY_OUTPUT"], envs["AINFINITY_CHECKPOINTS"]) == (f"{job}/output", f"{job}/checkpoints")
+    assert envs["AINFINITY_DEADLINE_FILE"] == deadline
+    assert ("AINFINITY_VERIFY" in envs) == durable
+    assert mount == ({"source": storage, "mode": "MOUNT"} if storage and "://" in storage else None)
+    assert find_places(Resources(infra="k8s", storage=storage), "abcdefghij", LAUNCH.attempt).durable == durable
+
+
+@pytest.mark.parametrize(
+    ("infra", "changes", "expected"),
+    [
+        ("aws", {}, 60),
+        ("aws", {"idle_minutes": 7}, 7),
+        ("k8s", {}, 60),
+        ("slurm/cluster", {}, None),
+        ("aws", {"managed": True}, None),
+    ],
+)
+def test_a_machine_that_nobody_looks_after_ends_itself(
+    infra: str, changes: dict[str, Any], expected: int | None
+) -> None:
+    found = render_task(spec(resources={"infra": infra}), launch(**changes))["resources"].get("autostop")
+    assert found == (None if expected is None else {"idle_minutes": expected, "down": True})
+    kept = render_task(spec(resources={"infra": infra, "storage": "/s"}), launch(**changes))["resources"].get(
+        "autostop"
+    )
+    assert kept == (None if expected is None else {"idle_minutes": min(expected, 10), "down": True})
+
+
+@pytest.mark.parametrize(
+    ("resources", "word"),
+    [
+        ({"infra": "aws", "mode": "managed"}, "resources.storage"),
+        ({"infra": "local", "mode": "managed"}, "resources.mode"),
+        ({"infra": "local", "storage": "/shared"}, "resources.storage"),
+    ],
+)
+def test_what_cannot_recover_is_refused_by_name(resources: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        spec(resources=resources)
