@@ -96,9 +96,12 @@ class LogReader:
                 if line:
                     self._take_line(line, taken)
             new = "".join(f"{line}\n" for line in taken)
-        if not self._behind:
-            self.place.lines, self.place.digest = self._read, self._hash.hexdigest()
+        self._note()
         return new
+
+    def _note(self) -> None:
+        if self._inside and not self._behind:
+            self.place.lines, self.place.digest = self._read, self._hash.hexdigest()
 
     def _take_alike(self, text: str, taken: list[str]) -> bool:
         """Take lines that all have the prefix of the last one, as nearly all have; False if these have not."""
@@ -122,8 +125,9 @@ class LogReader:
             return
         spoken = read_line(line)
         if self._framed and spoken.begins:
+            self._note()
             self._begin()
-        elif spoken.framing or not self._inside or (self.end and not spoken.own):
+        elif spoken.framing or not self._inside:
             self._take_framing(spoken, taken)
             return
         self.end = ""
@@ -146,6 +150,9 @@ class LogReader:
         self._prefix = ""
 
     def _take_framing(self, spoken: Spoken, taken: list[str]) -> None:
+        if self._framed:  # what SkyPilot says up to the beginning of the next log is no part of this one
+            self._note()
+            self._inside = False
         place = self.place
         self.end = spoken.end or self.end
         mark = hashlib.blake2b(spoken.text.encode(errors="replace"), digest_size=4).hexdigest()

@@ -20,8 +20,12 @@ _PROTOCOL: Final = '{"ainfinity"'
 _BEGIN: Final = re.compile(r"(?:[├└]──|\|--) ?Waiting for task resources on \d+ nodes?\.?")
 _END: Final = re.compile(r"(?:\S )?Job finished \(status: (?P<status>[A-Z_]+)\)\.")
 _MANAGED_END: Final = re.compile(r"(?:\S )?Managed job finished: \d+ \(status: (?P<status>[A-Z_]+)\)\.")
-#: Also said when only the connection is: the same log may follow, or another machine's.
-_LOST: Final = re.compile(r"The job cluster is preempted or failed\.")
+_ASIDE: Final = re.compile(
+    # Also said when only the connection is lost: the same log may follow, or another machine's.
+    r"The job cluster is preempted or failed\."
+    r"|INFO: Waiting \d+s for the logs to be written\.\.\."
+    r"|ERROR: Logs for .*job \d+ \(status: ?[A-Z_]+\) does not exist.*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ def read_line(line: str) -> Spoken:
         return Spoken(text, begins=True)
     if ended := _END.fullmatch(text) or _MANAGED_END.fullmatch(text):
         return Spoken(text, end=ended["status"], framing=True)
-    return Spoken(text, framing=_LOST.fullmatch(text) is not None)
+    return Spoken(text, framing=_ASIDE.fullmatch(text) is not None)
 
 
 def _match(line: str) -> re.Match[str] | None:
