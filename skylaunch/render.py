@@ -81,7 +81,9 @@ def render_task(spec: JobSpec, launch: Launch) -> dict[str, Any]:
     if spec.sky is not None:
         return render_raw(spec.sky, launch.attempt, launch.deadline)
     places = find_places(spec.resources, launch.job_id, launch.attempt)
-    recipe, mounts = _send_inputs(dict(launch.recipe or spec.as_json()["recipe"]), places.folder)
+    recipe, mounts = _send_inputs(
+        dict(launch.recipe or spec.as_json()["recipe"]), places.folder, spec.resources.storage
+    )
     mounts[f"{places.folder}/trainer/training"] = _source(launch.trainer_dir or trainer_folder(), "trainer_dir")
     if spec.resources.storage is not None and is_bucket(spec.resources.storage):
         mounts[BUCKET_MOUNT] = {"source": spec.resources.storage.rstrip("/"), "mode": "MOUNT"}
@@ -169,12 +171,16 @@ def _environment(spec: JobSpec, launch: Launch, places: Places, recipe: Mapping[
     return environment | {key: value for key, value in optional.items() if value is not None}
 
 
-def _send_inputs(recipe: dict[str, Any], folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Mount the recipe's local files and name them as they are called on the machine."""
+def _send_inputs(recipe: dict[str, Any], folder: str, storage: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Mount the recipe's local files and name them as they are called on the machine.
+
+    What lies in the folder that all machines share is seen there as it is, and not sent.
+    """
     mounts: dict[str, Any] = {}
     for key, remote in (("model", "model"), ("data", "data.jsonl"), ("eval_data", "eval.jsonl")):
         local = recipe.get(key)
-        if isinstance(local, str) and local.startswith("/"):
+        shared = storage is not None and str(local).startswith(f"{storage.rstrip('/')}/")
+        if isinstance(local, str) and local.startswith("/") and not shared:
             mounts[f"{folder}/inputs/{remote}"] = _source(local, f"recipe.{key}")
             recipe[key] = f"{folder}/inputs/{remote}"
     return recipe, mounts
