@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -115,13 +116,15 @@ def every_case() -> Iterator[tuple[str, str, Case]]:
                     yield variant, name, case
 
 
-ALL = tuple(every_case())
+@cache
+def all_cases() -> tuple[tuple[str, str, Case], ...]:
+    return tuple(every_case())
 
 
 def test_the_cases_are_many_and_different() -> None:
-    assert len(ALL) > 20_000
-    assert {case.attempt.state for _, _, case in ALL if case.attempt} == set(STATES)
-    assert {case.seen.observation.phase for _, _, case in ALL if case.seen.observation} == set(Phase)
+    assert len(all_cases()) > 20_000
+    assert {case.attempt.state for _, _, case in all_cases() if case.attempt} == set(STATES)
+    assert {case.seen.observation.phase for _, _, case in all_cases() if case.seen.observation} == set(Phase)
 
 
 def check_bounds(case: Case, decision: Decision) -> None:
@@ -153,7 +156,7 @@ def check_bounds(case: Case, decision: Decision) -> None:
 
 
 def test_every_decision_is_legal_safe_and_within_its_bounds() -> None:
-    for variant, name, case in ALL:
+    for variant, name, case in all_cases():
         decision = case.decide()
         try:
             case.after(decision)
@@ -164,7 +167,7 @@ def test_every_decision_is_legal_safe_and_within_its_bounds() -> None:
 
 
 def test_it_comes_to_rest() -> None:
-    for variant, name, case in ALL:
+    for variant, name, case in all_cases():
         told: list[EventType] = []
         for _ in range(8):
             decision = case.decide()
@@ -183,7 +186,7 @@ def test_a_bound_that_is_not_kept_would_be_seen() -> None:
     """The negative control of the bounds: decisions made without them break each of them."""
     blind = Rules(deadline_margin=1e9, max_cost=None)
     for variant, name in (("past its deadline", "plain"), ("plain", "over its budget")):
-        found = [case for one, other, case in ALL if (one, other) == (variant, name)]
+        found = [case for one, other, case in all_cases() if (one, other) == (variant, name)]
         broken = 0
         for case in found:
             try:
@@ -405,7 +408,7 @@ seconds = st.floats(-1000, 1000, allow_nan=False)
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    _, _, case = ALL[draw(st.integers(0, len(ALL) - 1))]
+    _, _, case = all_cases()[draw(st.integers(0, len(all_cases()) - 1))]
     assert case.attempt is not None
     some = {
         "deadline": draw(st.none() | seconds.map(lambda value: NOW + value)),
