@@ -143,7 +143,7 @@ def _merge_progress(columns: list[Column]) -> list[Column]:
 def _cell(row: JobRow, column: Column, now: float) -> Line:
     name, cells = column
     progress = row.progress
-    look = row_look(row, now)
+    look = row_look(row)
     tone = "text" if is_live(row.state) else "dim"
     part = fmt.fraction(progress.step, progress.total_steps)
     match name:

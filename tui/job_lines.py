@@ -8,7 +8,7 @@ from ainfinity.schema.states import JobState
 from ainfinity.schema.views import AttemptRow, JobRow
 from tui import format as fmt
 from tui.columns import cost_text, remaining, short_model, where
-from tui.looks import is_kept, is_live, look_of, row_look
+from tui.looks import is_live, look_of, row_look
 from tui.narrate import mapping, text_of
 from tui.page import JobPage
 from tui.text import Line, clean, crop, line_width, width, wrap, wrap_block
@@ -58,15 +58,15 @@ def header_lines(page: JobPage, now: float, cells: int, rows: int) -> list[Line]
         lines += _flagged("?", "warn", text, cells, 2)
     elif row.state in _WAITING:
         lines += _flagged(" ", "text", _WAITING[row.state], cells, 1)
-    if is_kept(row, now) and row.kept_until is not None:
+    if row.kept_until is not None and is_live(row.state):
         left, price = fmt.duration(row.kept_until - now), fmt.price(row.price_per_hour)
-        text = f"Its machine is kept for {left} more, at {price}. ainfinity teardown {row.name} ends it."
+        text = f"Ended, and its machine is kept for {left} more, at {price}. ainfinity teardown {row.name} ends it."
         lines[1:1] = _flagged("!", "warn", text, cells, 2)
     return lines[: max(1, rows)]
 
 
 def _progress_line(row: JobRow, now: float, cells: int) -> Line:
-    look = row_look(row, now)
+    look = row_look(row)
     progress = row.progress
     line: Line = [(f" {look.symbol} {look.label}", look.tone)]
     if not progress.total_steps:
@@ -152,7 +152,7 @@ def detail_lines(page: JobPage, now: float, cells: int) -> list[Line]:
             ("id", row.id),
             ("owner", row.owner),
             ("where", where(row)),
-            ("cost", _cost(row, now)),
+            ("cost", _cost(row)),
             ("goodput", _goodput(page)),
             ("adopted", row.origin and f"{row.origin}, {'claimed' if row.claimed else 'shown only'}"),
             ("submitted", f"{fmt.age(now - row.submitted_at)} ago"),
@@ -169,10 +169,10 @@ def detail_lines(page: JobPage, now: float, cells: int) -> list[Line]:
     return lines if lines and lines[0] else lines[1:]
 
 
-def _cost(row: JobRow, now: float) -> str:
+def _cost(row: JobRow) -> str:
     if row.infra == "local" or not row.attempt:
         return ""
-    if is_live(row.state) or is_kept(row, now):
+    if is_live(row.state):
         return f"{fmt.money(row.cost)} when last read, at {fmt.price(row.price_per_hour)}"
     return fmt.money(row.cost)
 

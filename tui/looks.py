@@ -43,24 +43,19 @@ def look_of(state: str) -> Look:
     return known if known is not None else Look("·", clean(state)[:LABEL_WIDTH] or "unknown", "dim", "other")
 
 
-def row_look(row: JobRow, now: float | None = None) -> Look:
+def row_look(row: JobRow) -> Look:
     """Return the look of a job; one that is out of contact shows so, because its state is only the last one known.
 
-    With `now`, a job that is over and whose machine is still there, and paid for, shows that.
+    One whose attempt ended while its machine is kept, and paid for, shows that.
     """
     look = look_of(row.state)
     if row.stale_since is not None and row.state in JOB_LIVE:
         return Look("?", "no contact", "warn", look.group)
+    if row.kept_until is not None and row.state in JOB_LIVE:
+        return Look("!", "kept", "warn", look.group)
     if row.stuck_since is not None and row.state in JOB_LIVE:
         return Look("‖", "stuck", "warn", look.group)
-    if now is not None and is_kept(row, now):
-        return Look(look.symbol, "kept", "warn", look.group)
     return look
-
-
-def is_kept(row: JobRow, now: float) -> bool:
-    """Whether a job is over and its machine is kept."""
-    return row.kept_until is not None and row.kept_until > now and row.state not in JOB_LIVE
 
 
 def is_live(state: str) -> bool:

@@ -101,23 +101,16 @@ def _states(wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def state_text(row: JobRow, now: float | None = None) -> str:
-    """Return a job's state, marked where contact was lost, nothing moves, or its machine is kept."""
+def state_text(row: JobRow) -> str:
+    """Return a job's state, marked where contact was lost, nothing moves, or an ended attempt's machine is kept."""
     marks = [row.state]
     if row.stale_since is not None:
         marks.append("?")
-    if row.stuck_since is not None and row.state in JOB_LIVE:
+    if row.stuck_since is not None:
         marks.append("stuck")
-    if is_kept(row, now):
+    if row.kept_until is not None:
         marks.append("kept")
     return " ".join(marks)
-
-
-def is_kept(row: JobRow, now: float | None = None) -> bool:
-    """Whether a job's machine is still there, and paid for, though the job is over."""
-    if row.kept_until is None or row.state in JOB_LIVE:
-        return False
-    return row.kept_until > (time.time() if now is None else now)
 
 
 def _table_row(row: JobRow, now: float) -> tuple[str, ...]:
@@ -126,7 +119,7 @@ def _table_row(row: JobRow, now: float) -> tuple[str, ...]:
     live = row.state in JOB_LIVE
     return (
         row.name,
-        state_text(row, now),
+        state_text(row),
         steps,
         number(progress.loss),
         duration(progress.eta_seconds) if live else "-",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ainfinity.cli.list import is_kept, state_text
+from ainfinity.cli.list import state_text
 from ainfinity.cli.output import (
     STATE_COLOURS,
     colour,
@@ -81,11 +81,12 @@ def _marks(row: JobRow) -> Iterator[str]:
     """Yield what a person should know of a job beside its state."""
     if row.stale_since is not None:
         yield _pair("no contact", f"since {moment(row.stale_since)}; the state is the last one known")
-    if row.stuck_since is not None and row.state in JOB_LIVE:
+    if row.stuck_since is not None:
         yield _pair("stuck", f"no sign of life since {moment(row.stuck_since)}, though there is contact")
-    if is_kept(row):
+    if row.kept_until is not None:
         price = per_hour(row.price_per_hour)
-        yield _pair("kept", f"until {moment(row.kept_until)}, at {price}; end it: `ainfinity teardown {row.name}`")
+        text = f"its attempt ended; its machine stays until {moment(row.kept_until)}, at {price}"
+        yield _pair("kept", f"{text}; end it: `ainfinity teardown {row.name}`")
     if row.origin:
         claimed = "claimed" if row.claimed else "shown only, until `ainfinity adopt … --claim`"
         yield _pair("origin", f"plain SkyPilot, {harmless(row.origin)}; {claimed}")
@@ -93,7 +94,7 @@ def _marks(row: JobRow) -> Iterator[str]:
 
 def _money(detail: JobDetail) -> Iterator[str]:
     row = detail.job
-    running = row.state in JOB_LIVE or is_kept(row)
+    running = row.state in JOB_LIVE
     spent = cost_so_far(row.cost, row.price_per_hour)
     if not detail.attempts and spent == "-":
         return
@@ -112,7 +113,7 @@ def _machine(attempt: AttemptRow) -> Iterator[str]:
         parts.append(f"moved {attempt.recoveries} time{'s' if attempt.recoveries > 1 else ''} by SkyPilot")
     if attempt.deadline is not None and attempt.finished_at is None:
         parts.append(f"deadline {moment(attempt.deadline)}")
-    if attempt.keep_until is not None:
+    if attempt.keep_until and attempt.finished_at is None:
         why = f" ({harmless(attempt.keep_reason)})" if attempt.keep_reason else ""
         parts.append(f"kept until {moment(attempt.keep_until)}{why}")
     if parts:

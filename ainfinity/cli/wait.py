@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from ainfinity.cli.events import summary
-from ainfinity.cli.list import is_kept
 from ainfinity.cli.output import (
     cost_so_far,
     duration,
@@ -191,6 +190,8 @@ def describe_progress(row: JobRow) -> str:
         parts.append(f"{duration(progress.eta_seconds)} left")
     if row.price_per_hour:
         parts.append(per_hour(row.price_per_hour))
+    if row.kept_until is not None:
+        parts.append(f"ended; machine kept until {moment(row.kept_until)}: `ainfinity teardown {row.name}`")
     return "  ".join(parts)
 
 
@@ -201,11 +202,6 @@ def describe_end(detail: JobDetail) -> None:
     cost = cost_so_far(row.cost, row.price_per_hour)
     paid = "" if cost in ("-", "free") else f" Cost: {cost}."
     say(f"{row.name} {row.state}{took} ({moment(row.finished_at)}).{paid}")
-    if is_kept(row):
-        say(
-            f"Its machine is kept until {moment(row.kept_until)}, at {per_hour(row.price_per_hour)}: "
-            f"`ainfinity ssh {row.name}`, then `ainfinity teardown {row.name}`."
-        )
     if before_after := held_out_losses(detail):
         say(f"Held-out loss: {before_after}")
     if row.state == JobState.SUCCEEDED:

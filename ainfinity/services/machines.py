@@ -10,8 +10,7 @@ from typing import Any, Final, cast
 from ainfinity.core.exceptions import NotSupported, Refused, UsageError, WrongState
 from ainfinity.schema.actor import Actor, Role
 from ainfinity.schema.machines import GpuOffer, Gpus, Shell, SkyStatus
-from ainfinity.schema.states import ATTEMPT_TERMINAL
-from ainfinity.schema.views import AttemptRow
+from ainfinity.schema.states import ATTEMPT_LIVE
 from ainfinity.services.outside import OutsideService
 from ainfinity.store import jobs
 from ainfinity.store.store import Store
@@ -65,7 +64,7 @@ class MachineService:
         if row.infra == "local":
             raise NotSupported(f"{row.name} runs on this machine.", hint="Open a terminal here.")
         attempt = attempts[-1] if attempts else None
-        if attempt is None or not self._has_machine(attempt):
+        if attempt is None or attempt.state not in ATTEMPT_LIVE:
             raise WrongState(
                 f"{row.name} is {row.state}: it has no machine.",
                 hint="`policy.keep_on_failure: 2h`, or `ainfinity keep JOB 2h`, keeps one after the end.",
@@ -76,11 +75,6 @@ class MachineService:
             # One word for the shell there, so that every argument arrives as it was given here.
             return Shell((*argv, str(found["host"]), "--", shlex.join(command)), str(found["host"]))
         return Shell((*argv, str(found["host"])), str(found["host"]))
-
-    def _has_machine(self, attempt: AttemptRow) -> bool:
-        if attempt.state not in ATTEMPT_TERMINAL:
-            return True
-        return attempt.keep_until is not None and attempt.keep_until > self.store.clock.now()
 
 
 def _status(value: Any) -> SkyStatus:

@@ -105,6 +105,7 @@ def add_some(client: MemoryClient) -> None:
     memory = "CUDA out of memory on rank 3 at step 3: 79.1 of 80.0 GiB were in use."
     oom: dict[str, Any] = {"error_code": "out_of_memory", "error_message": memory}
     kept: dict[str, Any] = {"infra": "slurm/lab", "cost": 0.31, "price_per_hour": 0.4, "kept_until": NOW + 3600}
+    broke: dict[str, Any] = {"infra": "slurm/lab", "cost": 0.31, "price_per_hour": 0.4}
     add("support-llama-8b", JobState.RUNNING, step=2310, of=5000, loss=1.402, eta=5400.0, **llama, **paid)
     add("legal-summaries", JobState.RUNNING, step=310, of=900, loss=1.91, infra="slurm/lab", stale_since=NOW - 300)
     add("spot-qwen-7b", JobState.RECOVERING, step=800, of=2000, loss=1.655, price_per_hour=3.9, cost=41.2, **qwen)
@@ -114,7 +115,8 @@ def add_some(client: MemoryClient) -> None:
     add("sweep-lr-5e-5", JobState.QUEUED, tags=("sweep",))
     add("big-70b", JobState.AWAITING_APPROVAL, **big)
     add("docs-v3", JobState.SUCCEEDED, step=120, of=120, loss=1.873, finished_at=NOW - 7000)
-    add("chat-oom", JobState.FAILED, step=3, of=200, loss=2.2, finished_at=NOW - 20000, **oom, **kept)
+    add("chat-oom", JobState.FAILED, step=3, of=200, loss=2.2, finished_at=NOW - 20000, **oom, **broke)
+    add("looked-at", JobState.RUNNING, step=7, of=200, loss=2.1, **kept)
     add("typo-in-name", JobState.CANCELLED, finished_at=NOW - 80000)
     add("too-dear", JobState.REJECTED, finished_at=NOW - 90000)
 

@@ -235,9 +235,9 @@ def test_costs_are_told_where_money_is_spent_and_unknown_ones_are_said_to_be() -
 
 
 def test_a_kept_machine_and_a_job_that_stands_still_show() -> None:
-    over = job_row("a", "a", state="failed", infra="k8s", attempt=1, kept_until=NOW + 3600, price_per_hour=2.0)
-    assert row_look(over, NOW).label == "kept"
-    assert row_look(over, NOW + 3601).label == "failed"
+    over = job_row("a", "a", state="running", infra="k8s", attempt=1, kept_until=NOW + 3600, price_per_hour=2.0)
+    assert row_look(over).label == "kept"
+    assert row_look(replace(over, kept_until=None)).label == "running"
     still = job_row("b", "b", state="running", infra="k8s", attempt=1, stuck_since=NOW - 1200)
     assert row_look(still).label == "stuck"
     assert row_look(replace(still, stale_since=NOW)).label == "no contact", "without contact nobody can tell"
