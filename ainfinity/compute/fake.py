@@ -9,7 +9,6 @@ Unlike a backend that helps, it starts a second copy when the same name is launc
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Generator, Mapping, Sequence
@@ -17,115 +16,17 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ainfinity.compute.fake_machine import STEPS, Machine, Weather, log, with_deadline
 from ainfinity.compute.port import LaunchRequest, Lines
 from ainfinity.core.clock import Clock
 from ainfinity.core.exceptions import ComputeUnreachable, Refused
-from ainfinity.domain.observation import Observation, Phase
+from ainfinity.domain.observation import Observation
 
-#: How many step lines a machine writes over its life.
-STEPS = 4
+__all__ = ["STEPS", "FakeCompute", "Machine", "Weather", "World"]
 
 #: The shares of the lag by which an effect may follow its call, the list may follow the effect, and a list may be old.
 LATE = 0.4
 STALE = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Weather:
-    """What goes wrong by chance. Rates are probabilities, pairs are the bounds of a duration in seconds."""
-
-    # Of a call.
-    timeout: float = 0.0
-    launch_lost: float = 0.0
-    launch_reply_lost: float = 0.0
-    launch_refused: float = 0.0
-    stop_lost: float = 0.0
-    stop_reply_lost: float = 0.0
-    #: A snapshot is older than the one before; one attempt is missing from it.
-    stale: float = 0.0
-    missing: float = 0.0
-    export_bad: float = 0.0
-    short_read: float = 0.0
-    # Of a machine.
-    late: float = 0.0
-    fail: float = 0.0
-    preempted: float = 0.0
-    vanish: float = 0.0
-    unlisted: float = 0.0
-    recover: float = 0.0
-    linger: float = 0.0
-    stubborn: float = 0.0
-    forgotten: float = 0.0
-    setup: tuple[float, float] = (1.0, 1.0)
-    run: tuple[float, float] = (5.0, 5.0)
-    stop: tuple[float, float] = (0.0, 0.0)
-
-
-@dataclass(slots=True)
-class Machine:
-    """One effect of one launch. Times are Unix seconds."""
-
-    name: str
-    copy: int
-    slots: int
-    #: When it begins to run and cost, when the list first shows it, when the trainer runs, when that ends by itself.
-    begins: float
-    listed: float
-    runs: float
-    ends: float
-    #: How it ends by itself: finished, failed, preempted, vanished, unlisted (gone from the list too) or deadline.
-    end: str = "finished"
-    recovery: tuple[float, float] | None = None
-    #: Whether it costs on after its end until it is stopped, and whether the list forgets it once it was stopped.
-    lingers: bool = False
-    forgotten: float | None = None
-    #: How many more stop calls it takes, how long the last one takes, and when that will have ended it.
-    stops_left: int = 1
-    stop_seconds: float = 0.0
-    stopped: float | None = None
-    resume_step: int | None = None
-    #: How and when it would end by itself if it had no deadline.
-    fate: tuple[str, float] = ("finished", 0.0)
-
-    @property
-    def over(self) -> float:
-        """When its process is no longer there, for whatever reason."""
-        return self.ends if self.stopped is None else min(self.ends, self.stopped)
-
-    def alive(self, at: float) -> bool:
-        """Whether it runs or costs anything at that time."""
-        if at < self.begins or (self.stopped is not None and at >= self.stopped):
-            return False
-        return at < self.ends or self.lingers
-
-    def observe(self, at: float) -> Observation | None:
-        """What a list of that time says of it; None where it is not on it."""
-        gone = self.end == "unlisted" and at >= self.ends
-        forgotten = self.stopped is not None and self.forgotten is not None and at >= self.stopped + self.forgotten
-        if at < self.listed or gone or forgotten:
-            return None
-        phase, code, reason = self._phase(at)
-        handle = f"{self.name}/{self.copy}"
-        return Observation(self.name, phase, self.alive(at), handle=handle, exit_code=code, reason=reason)
-
-    def _phase(self, at: float) -> tuple[Phase, int | None, str]:
-        if at >= self.over:
-            if self.stopped is not None and self.stopped < self.ends:
-                return Phase.EXITED, 76, "stopped"
-            return _ENDS[self.end]
-        if self.recovery and self.recovery[0] <= at < self.recovery[1]:
-            return Phase.RECOVERING, None, "preempted"
-        return (Phase.RUNNING if at >= self.runs else Phase.SETTING_UP), None, ""
-
-
-_ENDS: dict[str, tuple[Phase, int | None, str]] = {
-    "finished": (Phase.EXITED, 0, ""),
-    "failed": (Phase.EXITED, 1, ""),
-    "preempted": (Phase.EXITED, None, "terminated"),
-    "vanished": (Phase.VANISHED, None, "the machine vanished"),
-    "unlisted": (Phase.VANISHED, None, ""),
-    "deadline": (Phase.EXITED, 76, "deadline"),
-}
 
 
 @dataclass(slots=True)
@@ -262,8 +163,14 @@ class FakeCompute:
             return found
 
     def verify(self, name: str, files: Sequence[Mapping[str, Any]]) -> str:
-        """Find the export good, or damaged by chance."""
+        """Find the export good, or damaged by chance; one that is out of reach goes with its machine."""
         with self._call("verify") as world:
+            at = self._clock.now()
+            for machine in world.machines.get(name, ())[-1:]:
+                if at < machine.fetched_at and machine.alive(at):
+                    raise ComputeUnreachable(f"What {name} made cannot be reached.")
+                if at < machine.fetched_at:
+                    return f"{name}: its machine is gone, and the export with it"
             return f"{name}: the export is damaged" if self._meets(world, "verify", "export_bad") else ""
 
     def extend(self, name: str, deadline: float | None) -> None:
@@ -274,7 +181,8 @@ class FakeCompute:
             if not running:
                 raise Refused(f"{name} does not run.", hint="Only a running attempt can be extended.")
             for machine in running:
-                machine.end, machine.ends = _with_deadline(machine.fate, deadline, max(at, machine.begins))
+                if not machine.deaf:
+                    machine.end, machine.ends = with_deadline(machine.fate, deadline, max(at, machine.begins))
 
     def release(self, name: str) -> None:
         """Take the name off the list."""
@@ -313,7 +221,8 @@ class FakeCompute:
         """Draw a machine's life. All that comes late comes within the lag of the call."""
         weather, draw = self.weather, random.Random(f"{self._seed}/{request.name}/{copy}")  # noqa: S311
         begins = self._clock.now() + (self._delay(draw) if draw.random() < weather.late else 0.0)
-        runs = begins + draw.uniform(*weather.setup)
+        given_at = begins + draw.uniform(*weather.pending)
+        runs = given_at + draw.uniform(*weather.setup)
         seconds = draw.uniform(*weather.run)
         fates = ("failed", weather.fail), ("preempted", weather.preempted), ("vanished", weather.vanish)
         dice, end = draw.random(), "finished"
@@ -322,9 +231,13 @@ class FakeCompute:
                 end = fate
             dice -= rate
         ends = runs + (seconds if end == "finished" else seconds * draw.random())
-        fate = end, ends
-        end, ends = _with_deadline(fate, request.deadline, begins)
+        if draw.random() < weather.silent:
+            end, ends = "silent", runs + 1e9
+        fate, deaf = (end, ends), draw.random() < weather.deaf
+        end, ends = fate if deaf else with_deadline(fate, request.deadline, begins)
         recovers = draw.random() < weather.recover
+        away = fate[0] == "finished" and draw.random() < weather.away
+        prices = [None if draw.random() < weather.unpriced else round(draw.uniform(*weather.price), 2) for _ in "AB"]
         middle = runs + (ends - runs) * 0.4, runs + (ends - runs) * 0.6
         return Machine(
             name=request.name,
@@ -336,56 +249,15 @@ class FakeCompute:
             ends=ends,
             end=end,
             recovery=middle if recovers else None,
-            lingers=end in ("finished", "failed") and draw.random() < weather.linger,
+            lingers=away or (end in ("finished", "failed") and draw.random() < weather.linger),
             forgotten=self._delay(draw) if draw.random() < weather.forgotten else None,
             stops_left=draw.randint(2, 3) if draw.random() < weather.stubborn else 1,
             stop_seconds=draw.uniform(*weather.stop),
             resume_step=request.resume_step,
             fate=fate,
+            deaf=deaf,
+            given_at=given_at,
+            price=prices[0] or None,
+            next_price=prices[1] or None,
+            fetched_at=ends + draw.uniform(*weather.away_for) if away else 0.0,
         )
-
-
-def _with_deadline(fate: tuple[str, float], deadline: float | None, earliest: float) -> tuple[str, float]:
-    return fate if deadline is None or deadline >= fate[1] else ("deadline", max(earliest, deadline))
-
-
-def log(machine: Machine, at: float) -> list[bytes]:
-    """Return what the trainer on a machine has written by then: protocol lines, plain text and repeated lines."""
-    written: list[bytes] = []
-    until, seconds = min(at, machine.over), machine.ends - machine.runs
-    seq = 0
-
-    def write(kind: str, moment: float, **data: Any) -> None:
-        nonlocal seq
-        seq += 1
-        line = json.dumps({"ainfinity": 1, "seq": seq, "kind": kind, "at": moment} | data)
-        written.append(f"{line}\n".encode())
-
-    if until < machine.runs:
-        return []
-    first = machine.resume_step or 0
-    written.append(b"Loading weights\n")
-    write("started", machine.runs, resumed_from=machine.resume_step, total_steps=first + STEPS)
-    for step in range(1, STEPS + 1):
-        moment = machine.runs + seconds * step / (STEPS + 1)
-        if moment > until:
-            break
-        if machine.recovery and moment >= machine.recovery[1] and seq < 1 << 32:
-            # After a recovery the trainer starts again, and what was on its way is written twice.
-            written.append(written[-1])
-            seq = 1 << 32
-            write("started", machine.recovery[1], resumed_from=first + step - 1, total_steps=first + STEPS)
-        write("step", moment, step=first + step, loss=5.0 / (first + step), lr=1e-4)
-        if step % 2 == 0:
-            write("checkpoint", moment, step=first + step, path=f"step-{first + step}")
-    if at < machine.over:
-        return written
-    if machine.over < machine.ends:
-        write("stopped", machine.over, reason="sigterm", step=first)
-    elif machine.end == "deadline":
-        write("stopped", machine.ends, reason="deadline", step=first)
-    elif machine.end == "finished":
-        write("finished", machine.ends, step=first + STEPS, files=[{"path": "adapter", "size": 1, "sha256": ""}])
-    elif machine.end == "failed":
-        write("failed", machine.ends, code="oom", message="out of memory", hint="Use a smaller batch.")
-    return written

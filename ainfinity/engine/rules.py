@@ -44,6 +44,9 @@ def make_rules(spec: Mapping[str, Any], job: JobFold, lag: float, settings: Sett
         trainer=not adopted and spec.get("recipe") is not None,
         keep_on_failure=float(policy.get("keep_on_failure") or 0.0),
         keep_unfetched=settings.keep_unfetched,
+        fetch_patience=min(600.0, settings.keep_unfetched / 10),
+        # At its deadline an attempt takes up to `stop_grace` to save; it gets thrice that before it is ended from here.
+        deadline_margin=3 * settings.stop_grace,
         stuck_after=policy.get("stuck_after"),
         on_stuck=str(policy.get("on_stuck", "alert")),
         max_cost=policy.get("max_cost"),

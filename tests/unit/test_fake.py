@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -27,14 +27,15 @@ class Clock:
 class Life:
     """What one machine's life looked like from outside, second by second."""
 
-    def __init__(self, weather: Weather, *, stop_at: float | None = None) -> None:
+    def __init__(self, weather: Weather, *, stop_at: float | None = None, deadline: float | None = None) -> None:
         self.clock = Clock()
         self.world = World()
         self.compute = FakeCompute(self.world, self.clock, seed=1, weather=weather, lag=LAG)
         self.errors: list[str] = []
         self.phases: list[str] = []
+        self.prices: set[float] = set()
         self.stops = 0
-        self.attempt(lambda: self.compute.launch(LaunchRequest(NAME, "j", 1, {}, "", "")))
+        self.attempt(lambda: self.compute.launch(LaunchRequest(NAME, "j", 1, {}, "", "", deadline=deadline)))
         for second in range(60):
             self.clock.at = 1000.0 + second
             if stop_at is not None and second >= stop_at and self.world.copies(NAME, self.clock.at):
@@ -52,6 +53,8 @@ class Life:
 
     def look(self) -> None:
         found = self.compute.observe_all().get(NAME)
+        if found is not None and found.price_per_hour is not None:
+            self.prices.add(found.price_per_hour)
         self.phases.append("absent" if found is None else f"{found.phase}{'' if found.machine else ', gone'}")
 
     def read(self) -> None:
@@ -60,6 +63,14 @@ class Life:
     @property
     def alive_at_the_end(self) -> bool:
         return bool(self.world.running(self.clock.at))
+
+
+def raises(kind: type[Exception], call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except kind:
+        return True
+    return False
 
 
 FAIR = Weather(setup=(2.0, 2.0), run=(10.0, 10.0))
@@ -112,6 +123,19 @@ SHOWS: dict[str, Callable[[], bool]] = {
     "linger": lambda: Life(with_all(linger=1.0)).alive_at_the_end,
     "stubborn": lambda: Life(with_all(stubborn=1.0), stop_at=4).stops > 1,
     "forgotten": lambda: Life(with_all(forgotten=1.0), stop_at=4).phases[-1] == "absent",
+    "silent": lambda: (life := Life(with_all(silent=1.0))).phases[-1] == "running" and '"step"' not in life.lines,
+    "deaf": lambda: (
+        Life(with_all(deaf=1.0, silent=1.0), deadline=1005.0).phases[-1] == "running"
+        and Life(with_all(silent=1.0), deadline=1005.0).phases[-1] == EXITED
+    ),
+    "away": lambda: (
+        (life := Life(with_all(away=1.0))).alive_at_the_end
+        and raises(ComputeUnreachable, lambda: life.compute.verify(NAME, []))
+    ),
+    "unpriced": lambda: (
+        Life(replace(FAIR, price=(2.0, 2.0))).prices == {2.0}
+        and Life(replace(FAIR, price=(2.0, 2.0), unpriced=1.0)).prices == set()
+    ),
 }
 
 
@@ -121,7 +145,7 @@ def test_each_fault_shows(fault: str) -> None:
 
 
 def test_no_fault_is_left_out() -> None:
-    durations = {"setup", "run", "stop"}
+    durations = {"setup", "run", "stop", "price", "pending", "away_for"}
     assert {field.name for field in fields(Weather)} - durations == SHOWS.keys()
 
 
@@ -153,3 +177,24 @@ def test_faults_come_on_demand_once() -> None:
     clock.at += 5
     assert NAME in compute.observe_all()
     assert world.calls == {"launch": 3, "observe_all": 2}
+
+
+def test_it_waits_for_a_machine_and_costs_only_with_one() -> None:
+    life = Life(replace(FAIR, pending=(5.0, 5.0), price=(3600.0, 3600.0)), stop_at=30)
+    assert "pending" in life.phases
+    assert life.phases.index("pending") < life.phases.index("setting_up") < life.phases.index("running")
+    (machine,) = life.world.machines[NAME]
+    assert sum(seconds for seconds, _ in machine.paid(life.clock.at)) == machine.ends - machine.begins - 5.0
+
+
+def test_a_later_deadline_changes_nothing_that_was_written() -> None:
+    clock, world = Clock(), World()
+    compute = FakeCompute(world, clock, weather=FAIR)
+    compute.launch(LaunchRequest(NAME, "j", 1, {}, "", "", deadline=1008.0))
+    clock.at = 1007.0
+    before = compute.read_lines({NAME: 0})[NAME]
+    compute.extend(NAME, 2000.0)
+    clock.at = 1100.0
+    after = compute.read_lines({NAME: 0})[NAME]
+    assert list(after.lines[: len(before.lines)]) == list(before.lines)
+    assert '"finished"' in after.lines[-1]
