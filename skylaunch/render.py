@@ -20,6 +20,7 @@ import yaml
 
 from ainfinity.core.constants import ATTEMPT_MARK, DEADLINE_MARK
 from ainfinity.core.exceptions import InvalidSpec
+from ainfinity.schema.sky_task import ANY_INFRA
 from ainfinity.schema.training_job import JobSpec
 from skylaunch.places import BUCKET_MOUNT, Places, find_places, is_bucket
 from skylaunch.raw import render_raw
@@ -115,7 +116,7 @@ def trainer_folder() -> str:
 def _resources(spec: JobSpec, launch: Launch, places: Places) -> dict[str, Any]:
     wanted = spec.resources
     found: dict[str, Any] = {
-        "infra": wanted.infra,
+        "infra": None if wanted.infra == ANY_INFRA else wanted.infra,
         "accelerators": wanted.gpus,
         "cpus": wanted.cpus,
         "memory": wanted.memory,

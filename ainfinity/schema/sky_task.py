@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+#: What `resources.infra` is where SkyPilot is to choose.
+ANY_INFRA: Final = "any"
 #: Fields of a task that neither a job nor a recipe has.
 _TASK_ONLY: Final = frozenset(
     {"run", "setup", "num_nodes", "workdir", "file_mounts", "envs", "volumes", "volume_mounts", "service", "pool"}
@@ -52,7 +54,7 @@ def read_resources(task: Mapping[str, Any]) -> dict[str, Any]:
     Of several choices it is the first. These are for people and for estimates; the task itself is what is launched.
     """
     first = _first_choice(_mapping(task.get("resources")))
-    found: dict[str, Any] = {"infra": _infra(first) or "any"}
+    found: dict[str, Any] = {"infra": _infra(first) or ANY_INFRA}
     gpus, nodes = _gpus(first.get("accelerators")), task.get("num_nodes")
     if gpus:
         found["gpus"] = gpus

@@ -123,5 +123,11 @@ def test_dry_run_plans_a_job(installed: Installed) -> None:
 
 
 def test_task_template_is_found(installed: Installed) -> None:
-    code = "from importlib import resources; print(resources.files('skylaunch').joinpath('deepspeed.yaml').read_text())"
+    code = "from importlib import resources; print(resources.files('skylaunch').joinpath('run.sh').read_text())"
     assert "torch.distributed.run" in installed.run("python", "-c", code).stdout
+
+
+def test_the_trainer_that_is_sent_is_the_installed_one(installed: Installed) -> None:
+    done = installed.run("python", "-c", "from skylaunch.render import trainer_folder; print(trainer_folder())")
+    assert done.stdout.startswith(str(installed.folder)), done.stderr
+    assert (Path(done.stdout.strip()) / "finetune.py").is_file()

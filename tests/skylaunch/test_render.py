@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -19,45 +20,11 @@ from ainfinity.core.exceptions import InvalidSpec
 from ainfinity.schema.training_job import JobSpec, Resources
 from skylaunch.places import BUCKET_MOUNT, find_places
 from skylaunch.render import Launch, render_task, render_yaml
-from skylaunch.templates import read_pins
+from skylaunch.templates import read_pins, read_scripts
+from tests.skylaunch.cases import CASES, LAUNCH, changed
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
-LAUNCH = Launch(attempt="ain-0a1b2c3d-abcdefghij-a1", job_id="abcdefghij", trainer_dir="/opt/ainfinity/training")
-INFRAS = {"aws": "aws/us-east-1", "gcp": "gcp/us-central1", "kubernetes": "k8s", "slurm": "slurm/cluster"}
-SPECIAL = "$(touch /tmp/x) `id` ' \" ;"
-
-
-def content(template: str, infra: str, **changes: Any) -> dict[str, Any]:
-    resources = {
-        "deepspeed": {"gpus": "H100:8", "nodes": 2, "python": "/shared/env/bin/python", "storage": "/shared/runs"},
-        "spot": {"gpus": "A100:8", "spot": True, "storage": "s3://bucket/runs", "image": "docker:org/image:1.0"},
-        "cpu": {"processes": 2, "cpus": "8+", "memory": "32+", "disk_size": 100},
-    }[template]
-    recipe = {"model": "org/model", "data": "/home/me/my chats.jsonl", "sample_prompts": [SPECIAL]}
-    return {
-        "name": "chat",
-        "note": "$(reboot)",
-        "recipe": {**recipe, "model": "/models/base", "eval_data": "/data/eval.jsonl"}
-        if template == "spot"
-        else recipe,
-        "resources": {"infra": INFRAS[infra], **resources},
-        "policy": {"priority": 10} if template == "deepspeed" else {},
-        "secrets": ["HF_TOKEN"] if template == "spot" else [],
-        **changes,
-    }
-
-
-#: Each template where it can run; a Slurm cluster has no machines that can be preempted.
-CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    f"{template}-{infra}": (
-        content(template, infra),
-        {"deadline": 1_900_000_000.75, "managed": template == "spot", "resume_step": 40 if template == "cpu" else None},
-    )
-    for template in ("deepspeed", "spot", "cpu")
-    for infra in INFRAS
-    if (template, infra) != ("spot", "slurm")
-}
 
 
 def spec(**changes: Any) -> JobSpec:
@@ -66,14 +33,19 @@ def spec(**changes: Any) -> JobSpec:
 
 
 def launch(**changes: Any) -> Launch:
-    values = {name: getattr(LAUNCH, name) for name in Launch.__slots__}
-    return Launch(**(values | changes))
+    return changed(changes)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_golden(case: str) -> None:
     content, changes = CASES[case]
     text = render_yaml(JobSpec.model_validate(content), launch(**changes))
+    # The scripts and the pins are files of their own.
+    for name, kind in (("setup.sh", "setup"), ("run.sh", "run")):
+        script = yaml.safe_load(text)[kind]
+        assert script == read_scripts(["guard.sh", name])
+        text = text.replace(f"{kind}: |\n{textwrap.indent(script, '  ', str.strip)}", f"{kind}: guard.sh, {name}\n")
+    text = text.replace(read_pins(), "pins.txt")
     path = GOLDEN / f"{case}.yaml"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text)

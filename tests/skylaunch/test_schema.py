@@ -1,74 +1,137 @@
-"""Rendered tasks against SkyPilot's own reader. In another process: importing SkyPilot takes seconds of CPU."""
+"""Rendered tasks against SkyPilot's own reader and optimizer. In another process: importing SkyPilot takes seconds."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-GOLDEN = Path(__file__).parent / "golden"
-READER = """
-import json, sys
-import sky
-
-answers = []
-for config in json.load(sys.stdin):
-    try:
-        task = sky.Task.from_yaml_config(config)
-    except Exception as error:
-        answers.append({"error": str(error)})
-        continue
-    (resources,) = task.resources
-    answers.append({
-        "name": task.name, "nodes": task.num_nodes, "envs": task.envs, "mounts": task.file_mounts,
-        "secrets": [ref.name for ref in task._managed_secret_refs], "run": task.run, "setup": task.setup,
-        "accelerators": resources.accelerators, "infra": str(resources.infra.to_str()), "spot": resources.use_spot,
-    })
-json.dump(answers, sys.stdout)
-"""
+from ainfinity.compute.remote.sky_rows import candidates
+from ainfinity.schema.training_job import JobSpec
+from skylaunch.places import BUCKET_MOUNT
+from skylaunch.render import Launch, render_task
+from tests.skylaunch.cases import CASES, LAUNCH, changed
+from tests.skylaunch.sky_answers import OFFERS
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("sky") is None, reason="the extra `sky` is not installed")
 
+Answers = dict[str, dict[str, Any]]
+
+RAW: dict[str, Any] = {
+    "name": "mine",
+    "num_nodes": 2,
+    "resources": {
+        "any_of": [{"infra": "aws", "accelerators": {"H100": 8}}, {"infra": "gcp", "accelerators": "H100:8"}]
+    },
+    "envs": {"A": "1"},
+    "run": "echo hello\n",
+}
+#: What is asked of the optimizer: infra ("" for any), what a node must have, nodes, spot.
+WISHES: dict[str, tuple[str, dict[str, Any], int, bool]] = {
+    "gpus anywhere": ("", {"gpus": "A100:8"}, 1, False),
+    "spot anywhere": ("", {"gpus": "A100:8"}, 1, True),
+    "four nodes": ("", {"gpus": "H100:8"}, 4, False),
+    "one cloud": ("aws", {"gpus": "A100:8"}, 2, False),
+    "one cloud, spot": ("aws", {"gpus": "A100:8"}, 1, True),
+    "one region": ("aws/us-west-2", {"gpus": "A100:8"}, 1, False),
+    "no gpus": ("", {"cpus": "8+", "memory": "32+"}, 1, False),
+    "no gpus, larger": ("", {"cpus": "9+", "memory": "32+"}, 3, False),
+}
+
+
+def wish(infra: str, node: dict[str, Any], nodes: int, spot: bool) -> dict[str, Any]:
+    resources = {"infra": infra or "any", "nodes": nodes, "spot": spot, **node}
+    content = {"name": "chat", "recipe": {"model": "org/model", "data": "d"}, "resources": resources}
+    task = render_task(JobSpec.model_validate(content), Launch(attempt=LAUNCH.attempt, job_id=LAUNCH.job_id))
+    del task["file_mounts"]  # sends files that are not on this machine
+    return task
+
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    configs = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(GOLDEN.glob("*.yaml"))}
-    configs["control"] = configs["kubernetes-image"] | {"accelerators": "H100:8"}
+def tasks() -> dict[str, dict[str, Any]]:
+    rendered = {
+        name: render_task(JobSpec.model_validate(content), changed(more)) for name, (content, more) in CASES.items()
+    }
+    raw = JobSpec.model_validate({"name": "mine", "sky": RAW, "resources": {"infra": "aws"}})
+    unknown = JobSpec.model_validate({"name": "mine", "sky": RAW | {"acelerators": 1}, "resources": {"infra": "aws"}})
+    return {**rendered, "raw": render_task(raw, LAUNCH), "control": render_task(unknown, LAUNCH)}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory, tasks: dict[str, dict[str, Any]]) -> Answers:
+    wanted = {"read": tasks, "optimize": {name: wish(*wanted) for name, wanted in WISHES.items()}}
     home = tmp_path_factory.mktemp("home")
-    env = os.environ | {"HOME": str(home), "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
+    script = Path(__file__).with_name("sky_answers.py")
     done = subprocess.run(
-        [sys.executable, "-c", READER],
-        input=json.dumps(list(configs.values())),
-        env=env,
+        [sys.executable, str(script), str(home)],
+        input=json.dumps(wanted),
         capture_output=True,
         text=True,
+        timeout=240,
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin"},
     )
-    assert done.returncode == 0, done.stderr
-    return dict(zip(configs, json.loads(done.stdout), strict=True))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("case", ["slurm-two-nodes", "kubernetes-image", "cloud-spot-cpu"])
-def test_skypilot_reads_the_task_as_meant(case: str, answers: dict[str, dict[str, Any]]) -> None:
-    task, seen = yaml.safe_load((GOLDEN / f"{case}.yaml").read_text()), answers[case]
+@pytest.mark.parametrize("case", CASES)
+def test_skypilot_reads_the_task_as_meant(case: str, answers: Answers, tasks: dict[str, dict[str, Any]]) -> None:
+    task, seen = tasks[case], answers[case]
     assert "error" not in seen
-    for key, name in {"name": "name", "num_nodes": "nodes", "envs": "envs", "file_mounts": "mounts"}.items():
+    for key, name in {"name": "name", "num_nodes": "nodes", "envs": "envs", "run": "run", "setup": "setup"}.items():
         assert seen[name] == task[key]
-    assert (seen["run"], seen["setup"]) == (task["run"], task["setup"])
+    mounts = dict(task["file_mounts"])
+    bucket = mounts.pop(BUCKET_MOUNT, None)
+    assert seen["mounts"] == mounts
+    assert seen["buckets"] == ({} if bucket is None else {BUCKET_MOUNT: [bucket["source"], "MOUNT"]})
     assert seen["secrets"] == list(task.get("secrets", {}))
     wanted = task["resources"]
-    accelerators = wanted.get("accelerators")
-    kind, _, count = (accelerators or "").partition(":")
-    assert seen["accelerators"] == ({kind: int(count or 1)} if accelerators else None)
-    assert seen["spot"] == wanted.get("use_spot", False)
+    kind, _, count = (wanted.get("accelerators") or "").partition(":")
+    assert seen["accelerators"] == ({kind: int(count or 1)} if kind else None)
     assert seen["infra"] in {wanted["infra"], wanted["infra"].replace("k8s", "kubernetes")}
+    assert seen["spot"] == wanted.get("use_spot", False)
+    assert bool(seen["recovery"]) == seen["spot"]
+    assert seen["autodown"] == wanted.get("autostop", {}).get("idle_minutes")
 
 
-def test_control_wrong_task_is_refused(answers: dict[str, dict[str, Any]]) -> None:
-    assert "accelerators" in answers["control"]["error"]
+def test_skypilot_reads_a_users_own_task_as_written(answers: Answers) -> None:
+    seen = answers["raw"]
+    assert (seen["name"], seen["nodes"], seen["accelerators"]) == (LAUNCH.attempt, 2, {"H100": 8})
+    assert seen["envs"]["A"] == "1"
+
+
+def test_control_an_unknown_field_is_for_skypilot_to_name(answers: Answers) -> None:
+    assert "acelerators" in answers["control"]["error"]
+
+
+@pytest.mark.parametrize("name", WISHES)
+def test_the_optimizer_chooses_what_we_say_and_at_our_price(name: str, answers: Answers) -> None:
+    infra, node, nodes, spot = WISHES[name]
+    rows = [
+        (row.infra, row.instance.removesuffix("[Spot]"), row.price_per_hour)
+        for row in candidates(answers[name]["table"])
+    ]
+    # Of a preemptible machine the zone is named.
+    where, instance, price = rows[0]
+    assert where.startswith(answers[name]["infra"])
+    assert (instance, price) == (answers[name]["instance"], answers[name]["price"])
+    # And both are the cheapest of what was offered, in order; of each cloud it names one region.
+    assert [(where.split("/")[0], *rest) for where, *rest in rows] == cheapest(infra, node, nodes, spot)
+
+
+def cheapest(infra: str, node: dict[str, Any], nodes: int, spot: bool) -> list[tuple[str, str, float]]:
+    """What the seeded catalogue offers, by price, the best offer of each cloud."""
+    gpu, _, count = node.get("gpus", ":0").partition(":")
+    cpus = int(node.get("cpus", "0+").rstrip("+"))
+    fitting = [
+        (round((spot_price if spot else price) * nodes, 2), cloud, instance)
+        for cloud, region, instance, kind, number, offered, _, price, spot_price in OFFERS
+        if f"{cloud}/{region}".startswith(infra) and (kind, number) == (gpu, int(count)) and offered >= cpus
+    ]
+    best = {cloud: (price, cloud, instance) for price, cloud, instance in sorted(fitting, reverse=True)}
+    return [(cloud, instance, price) for price, cloud, instance in sorted(best.values())]
