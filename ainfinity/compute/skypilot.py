@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from ainfinity.compute.remote import sky_rows
-from ainfinity.compute.remote.faults import translate
+from ainfinity.compute.remote.faults import translate, translate_outcome
 from ainfinity.compute.remote.health import ask_health, find_endpoint, start_local
 from ainfinity.compute.remote.limits import Limits, limited_adapter
 from ainfinity.compute.remote.rows import (
@@ -154,7 +154,10 @@ class SkyPilot:
             SkyRefused: why it failed. RequestLost: the server was restarted. ComputeUnreachable: it is not over.
         """
         with self._call(LOOK) as sky:
-            job = (sky.sdk.get(request_id) or (None,))[0]
+            try:
+                job = (sky.sdk.get(request_id) or (None,))[0]
+            except Exception as error:
+                raise translate_outcome(error) from error
         if isinstance(job, (list, tuple)):
             job = next(iter(cast("Sequence[Any]", job)), None)
         return None if job is None else int(job)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from ainfinity.compute.fake import FakeCompute, Machine, Weather, World
 from ainfinity.compute.port import Compute, LaunchRequest
 from tests.compute.place import Place
+from tests.compute.remote.place import RemotePlace
 
 
 class Harness(Protocol):
@@ -160,4 +161,45 @@ class FakeHarness:
         self.world.machines.clear()
 
 
-HARNESSES: dict[str, Callable[[Path], Harness]] = {"local": LocalHarness, "fake": FakeHarness}
+class SkyPilotHarness:
+    """SkyPilot's backend, each attempt on a cluster of its own. SkyPilot itself is a fake that refuses as it does."""
+
+    def __init__(self, root: Path) -> None:
+        self.place = RemotePlace(root)
+        self.sky = self.place.sky
+
+    def backend(self) -> Compute:
+        return self.place.backend()
+
+    def request(self, name: str, deadline_in: float | None = None) -> LaunchRequest:
+        deadline = None if deadline_in is None else self.place.clock.now() + deadline_in
+        return self.place.request(name, deadline)
+
+    def wait(self) -> None:
+        self.place.clock.at += 0.1
+
+    def starts(self, name: str) -> int:
+        return self.sky.started[name]
+
+    def alive(self, name: str) -> int:
+        return self.sky.alive(name)
+
+    def finish(self, name: str, code: int) -> None:
+        self.sky.job_of(name).end = "FAILED" if code else "SUCCEEDED"
+
+    def vanish(self, name: str) -> None:
+        del self.sky.machines[name]
+
+    def export(self, name: str, *, damaged: bool) -> list[Mapping[str, Any]]:
+        (self.place.output / "model").write_bytes(b"damaged" if damaged else b"weights")
+        return [{"path": "model", "size": 7, "sha256": hashlib.sha256(b"weights").hexdigest()}]
+
+    def close(self) -> None:
+        self.sky.machines.clear()
+
+
+HARNESSES: dict[str, Callable[[Path], Harness]] = {
+    "local": LocalHarness,
+    "fake": FakeHarness,
+    "skypilot": SkyPilotHarness,
+}

@@ -60,6 +60,14 @@ def over(seen: Observation) -> bool:
     return not seen.machine
 
 
+def see_end(harness: Harness, compute: Compute, name: str) -> Observation:
+    """Wait until an attempt is over. A machine that stays when its job has ended is taken down, as the engine does."""
+    seen = see(harness, compute, name, lambda seen: seen.phase in (Phase.EXITED, Phase.VANISHED))
+    if seen.machine:
+        compute.stop(name)
+    return see(harness, compute, name, over)
+
+
 def start(harness: Harness, compute: Compute, name: str = NAME) -> str:
     handle = compute.launch(harness.request(name))
     see(harness, compute, name, running)
@@ -106,7 +114,7 @@ def test_a_new_backend_sees_the_same(harness: Harness, compute: Compute) -> None
 def test_an_exit_is_told_with_its_code_when_nothing_is_left(harness: Harness, compute: Compute, code: int) -> None:
     start(harness, compute)
     harness.finish(NAME, code)
-    seen = see(harness, compute, NAME, over)
+    seen = see_end(harness, compute, NAME)
     assert (seen.phase, seen.exit_code) == (Phase.EXITED, code)
     assert harness.alive(NAME) == 0
 
@@ -137,14 +145,14 @@ def test_a_stop_of_something_unknown_is_harmless(harness: Harness, compute: Comp
 def test_what_goes_without_a_word_vanished(harness: Harness, compute: Compute) -> None:
     start(harness, compute)
     harness.vanish(NAME)
-    seen = see(harness, compute, NAME, over)
+    seen = see_end(harness, compute, NAME)
     assert (seen.phase, seen.exit_code) == (Phase.VANISHED, None)
     assert harness.alive(NAME) == 0
 
 
 def test_the_deadline_is_kept_without_a_call(harness: Harness, compute: Compute) -> None:
     compute.launch(harness.request(NAME, deadline_in=0.5))
-    seen = see(harness, compute, NAME, over)
+    seen = see_end(harness, compute, NAME)
     assert (seen.phase, seen.reason) == (Phase.EXITED, "deadline")
     assert harness.alive(NAME) == 0
 
@@ -153,12 +161,12 @@ def test_an_extended_attempt_outlives_its_first_deadline(harness: Harness, compu
     compute.launch(harness.request(NAME, deadline_in=3))
     compute.extend(NAME, None)
     compute.launch(harness.request(OTHER, deadline_in=3))
-    seen = see(harness, compute, OTHER, over)
+    seen = see_end(harness, compute, OTHER)
     assert (seen.phase, seen.reason) == (Phase.EXITED, "deadline")
-    assert running(compute.observe_all()[NAME])
+    see(harness, compute, NAME, running)
     assert harness.alive(NAME) == 1
     harness.backend().extend(NAME, 1.0)
-    seen = see(harness, compute, NAME, over)
+    seen = see_end(harness, compute, NAME)
     assert (seen.phase, seen.reason) == (Phase.EXITED, "deadline")
     assert harness.alive(NAME) == 0
 
@@ -168,7 +176,7 @@ def test_what_does_not_run_cannot_be_extended(harness: Harness, compute: Compute
         compute.extend(OTHER, None)
     start(harness, compute)
     harness.finish(NAME, 0)
-    see(harness, compute, NAME, over)
+    see_end(harness, compute, NAME)
     with pytest.raises(Refused):
         compute.extend(NAME, None)
 
@@ -177,7 +185,7 @@ def test_lines_come_whole_once_and_from_any_offset(harness: Harness, compute: Co
     start(harness, compute)
     until(harness, lambda: bool(compute.read_lines({NAME: 0})[NAME].lines))
     harness.finish(NAME, 0)
-    see(harness, compute, NAME, over)
+    see_end(harness, compute, NAME)
     everything = compute.read_lines({NAME: 0})[NAME]
     assert len(everything.lines) >= 1
     assert not any("\n" in line for line in everything.lines)
@@ -205,7 +213,7 @@ def test_what_is_released_is_forgotten_and_its_log_stays(harness: Harness, compu
     start(harness, compute)
     start(harness, compute, OTHER)
     harness.finish(NAME, 0)
-    see(harness, compute, NAME, over)
+    see_end(harness, compute, NAME)
     lines = compute.read_lines({NAME: 0})
     compute.release(NAME)
     compute.release(NAME)

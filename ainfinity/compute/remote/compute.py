@@ -50,6 +50,7 @@ class SkyPilotCompute:
         transfer: Transfer,
         needed: Callable[[], bool] = lambda: True,
         adopted: Callable[[], Sequence[str]] = tuple,
+        chores: Chores | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._sky = sky
@@ -58,7 +59,7 @@ class SkyPilotCompute:
         self._needed = needed
         self._adopted = adopted
         self._attempts = Attempts(Records(settings.attempts_dir))
-        chores = Chores()
+        chores = chores or Chores()
         self._launcher = Launcher(sky, self._clock, self._attempts, chores)
         self._tender = Tender(sky, self._clock, self._attempts, self._launcher, follower, chores)
         self._asker = Asker(sky)
@@ -99,7 +100,8 @@ class SkyPilotCompute:
             if attempt.is_unsent and cluster is None and managed is None and not record.request_id:
                 return None
             launching = attempt.posting or bool(record.request_id)
-            sight = Sight(now, launching, cluster, managed, self._follower.ended(record.name), attempt.odd_since)
+            log = self._follower.ended(record.name)
+            sight = Sight(now, self._attempts.records.deadline, launching, cluster, managed, log, attempt.odd_since)
             said = look(record, sight)
             attempt.odd_since = (attempt.odd_since or now) if said.odd else None
             self._attempts.write(attempt)
@@ -119,8 +121,8 @@ class SkyPilotCompute:
             self._managed_strangers = self._sky.managed_jobs(name="ain-", live=True)
             self._strangers_asked = now
         known = [one.record for one in self._attempts.all() if one.record.is_adopted]
-        clusters = world.clusters.keys() - {record.sky_name for record in known}
-        jobs = {record.job_id for record in known}
+        clusters = world.clusters.keys() - {record.sky_name for record in known if record.mode == "cluster"}
+        jobs = {record.job_id for record in known if record.mode == "managed"}
         strangers = self._attempts.meet(
             strangers_in(
                 {name: world.clusters[name] for name in clusters},
@@ -191,9 +193,7 @@ class SkyPilotCompute:
             raise WrongState(f"{name} is over.", hint="Retry the job with a later deadline.")
         record = attempt.record
         self._transfer.extend(name, record.sky_name if record.mode == "cluster" else record.cluster, deadline)
-        with attempt.lock:
-            record.deadline = deadline
-            self._attempts.write(attempt)
+        self._attempts.records.set_deadline(name, deadline)
 
     def release(self, name: str) -> None:
         """Forget an attempt that is over; its log and output stay.

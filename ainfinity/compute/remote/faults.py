@@ -121,6 +121,14 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "SkyPilot does not allow it: {text}", "Ask whoever runs your API server.",
     ),
     _fault(
+        "secret_missing", Meaning.REFUSED, (), r"no value available for secret",
+        "The task wants a secret that has no value: {text}", "Store it with `ainfinity secrets set NAME`, and name it.",
+    ),
+    _fault(
+        "not_supported", Meaning.REFUSED, ("ResourcesUnavailableError",), r"features are not supported by",
+        "This infrastructure cannot do that: {text}", "Change the setting that it names, or resources.infra.",
+    ),
+    _fault(
         "quota", Meaning.REFUSED, (), r"quota|LimitExceeded|limit exceeded|exceeded .{0,40}limit",
         "The cloud's quota does not suffice: {text}",
         "Ask the cloud for more, or set resources.infra or resources.gpus to what the quota allows.",
@@ -171,6 +179,11 @@ FAULTS: Final[tuple[Fault, ...]] = (
 
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST: Final = 600
+#: Which feature is missing, out of a table of them.
+_UNSUPPORTED: Final = re.compile(r"features are not supported by \w+: Feature Reason \w+ (.*?\.)(?: ?;| |$)")
+_ADVICE: Final = re.compile(
+    r" ?(?:To fix: (?:relax|check)|Hint: |To keep retrying|A secret with no inline |To enable access, )"
+)
 
 
 def find_fault(error: BaseException) -> Fault:
@@ -197,6 +210,20 @@ def translate(error: BaseException) -> AinfinityError:
             return SkyRefused(message, hint=row.hint, kind=row.kind)
 
 
+def translate_outcome(error: BaseException) -> AinfinityError:
+    """Return our error for how a launch ended that is over: its failing is the answer, and not the want of one."""
+    if isinstance(error, AinfinityError):
+        return error
+    row, text = find_fault(error), _shorten(_text(error))
+    match row.kind:
+        case "unknown":
+            return SkyRefused(f"SkyPilot could not launch it: {text}", hint="See the job's log.", kind="launch_failed")
+        case "temporary" | "no_answer":
+            return RequestLost(f"The launch was broken off: {text}", hint="It is launched again.")
+        case _:
+            return translate(error)
+
+
 def _text(error: BaseException) -> str:
     """All that an error says, with what each place that was tried said: the reason is often only there."""
     parts = [str(error), *(str(one) for one in getattr(error, "failover_history", None) or ())]
@@ -205,7 +232,10 @@ def _text(error: BaseException) -> str:
 
 
 def _shorten(text: str) -> str:
-    """One line without drawings, and without the traceback or the hint for users of `sky` that may follow."""
-    text = re.sub(r"\s*[│├└─╭╮╰╯┌┐┘]+\s*", " ", text.split("Traceback (most recent call last)")[0])
-    text = " ".join(text.split()).rstrip(". ")
+    """One line without drawings, and without the traceback and the advice for users of `sky` that may follow."""
+    text = re.sub(r"[│├└─╭╮╰╯┌┐┘┤┬┴┼|]+", " ", text.split("Traceback (most recent call last)")[0])
+    text = " ".join(text.split())
+    unsupported = _UNSUPPORTED.search(text)
+    text = unsupported[1] if unsupported else _ADVICE.split(text)[0]
+    text = text.rstrip(". ")
     return f"{text[:_LONGEST]}…" if len(text) > _LONGEST else f"{text}."

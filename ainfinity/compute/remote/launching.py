@@ -71,7 +71,7 @@ class Launcher:
             if record.stopped_at is not None:
                 raise SkyRefused(f"{record.name} was stopped before it began.", kind="stopped")
             attempt.request = request
-            record.deadline, record.storage = request.deadline, str(resources.get("storage") or "")
+            record.storage = str(resources.get("storage") or "")
             if attempt.posting or record.request_id or record.job_id is not None or record.end is not None:
                 return record.handle
             attempt.posting = True
@@ -90,6 +90,7 @@ class Launcher:
         try:
             self._attempts.must_write(attempt)
             if not self._find(record) and record.stopped_at is None:
+                self._attempts.records.set_deadline(record.name, request.deadline)
                 attempt.sent_at = record.launched_at = self._clock.now()
                 record.request_id = self._post(record, request)
                 record.taken = True
@@ -145,17 +146,21 @@ class Launcher:
     def find_job(self, record: Record) -> QueueRow | None:
         """Return the attempt's job in its cluster's queue: the known one, else of its name, else the first.
 
+        Of a cluster that is adopted it is the newest.
+
         Errors:
             Gone: the cluster is not up. ComputeUnreachable: no answer.
         """
         try:
-            rows = self._sky.queue(record.name)
+            rows = self._sky.queue(record.sky_name)
         except Gone:
             # After the API server was killed in mid-launch, the cluster is up only once somebody looks.
-            self._sky.clusters([record.name], refresh=True)
-            rows = self._sky.queue(record.name)
+            self._sky.clusters([record.sky_name], refresh=True)
+            rows = self._sky.queue(record.sky_name)
         if record.job_id is not None:
             return next((row for row in rows if row.id == record.job_id), None)
+        if record.is_adopted:
+            return rows[-1] if rows else None
         return next((row for row in rows if row.name == record.name), rows[0] if rows else None)
 
     def go_on(self, attempt: Attempt) -> None:
@@ -163,6 +168,8 @@ class Launcher:
         record, now = attempt.record, self._clock.now()
         with attempt.lock:
             if attempt.posting or record.request_id or record.stopped_at is not None or record.end is not None:
+                return
+            if record.is_adopted:  # its cluster has no job, and none is owed to it
                 return
             request = attempt.request
             if request is None:  # launched by a worker before this one, which had the secrets
@@ -206,10 +213,10 @@ class Launcher:
     def end(self, record: Record) -> None:
         """Cancel what launches it and take down what is there. Errors: ComputeUnreachable."""
         if record.mode == "cluster":
-            for row in self._sky.requests(record.name):
+            for row in self._sky.requests(record.sky_name):
                 if row.name in _LAUNCHES and not row.is_over:
                     self._sky.cancel_request(row.id)
-            self._sky.down(record.name)
+            self._sky.down(record.sky_name)
             return
         if record.request_id:
             self._sky.cancel_request(record.request_id)

@@ -1,7 +1,8 @@
-"""What is to be said of an attempt elsewhere, from its record and from what SkyPilot says now. Pure: it asks nobody."""
+"""What is to be said of an attempt elsewhere, from its record and from what SkyPilot says now. It asks nobody."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -15,6 +16,8 @@ DRAIN = 60.0
 #: How long a cluster must look broken, or be missing, before that is believed. Seconds.
 BROKEN = 45.0
 MISSING = 12.0
+#: A deadline is sent in whole seconds, so the machine may keep it by as much too early.
+_WHOLE = 1.0
 
 
 class Need(Enum):
@@ -34,6 +37,8 @@ class Sight:
     """What is known of one attempt now, and since when something is odd."""
 
     now: float
+    #: Returns when an attempt was to end itself.
+    deadline: Callable[[str], float | None]
     #: A launch is under way, here or at the API server.
     launching: bool = False
     cluster: ClusterRow | None = None
@@ -133,7 +138,8 @@ def _ended(record: Record, sight: Sight, machine: bool) -> Said:
     if code is not None and code != 0 and not end.code:
         if sight.log is not None and sight.log.exit_code is not None:
             code = sight.log.exit_code
-        if record.deadline is not None and end.at >= record.deadline:
+        deadline = sight.deadline(record.name)
+        if deadline is not None and end.at >= deadline - _WHOLE:
             reason = "deadline"
     phase = Phase(end.phase)
     return Said(_observe(record, phase, machine, code if phase == Phase.EXITED else None, reason, end.code))

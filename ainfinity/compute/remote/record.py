@@ -5,6 +5,7 @@ It saves asking, and tells of what is gone. Where it is lost, the attempt is fou
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -17,6 +18,7 @@ from ainfinity.compute.remote.rows import Mode
 
 _RECORD: Final = "remote.json"
 _RELEASED: Final = "remote-released.json"
+_DEADLINE: Final = "remote-deadline"
 
 
 @dataclass(slots=True)
@@ -47,7 +49,6 @@ class Record:
     taken: bool = False
     #: Where its output goes; "" for the machine's own disk.
     storage: str = ""
-    deadline: float | None = None
     #: Whether its cluster or managed job has been seen.
     seen: bool = False
     #: Whether its job was seen to run.
@@ -64,9 +65,27 @@ class Record:
     billed_from: float | None = None
 
     @property
+    def is_adopted(self) -> bool:
+        """Whether plain SkyPilot started it; its name here tells its kind, and which adoption of it this is."""
+        return ":" in self.name
+
+    @property
+    def sky_name(self) -> str:
+        """What SkyPilot calls its cluster."""
+        return self.name.removeprefix("cluster:").partition("@")[0]
+
+    @property
     def handle(self) -> str:
         """What the engine stores of it."""
-        return f"{self.mode}:{self.name}"
+        return self.name if self.is_adopted else f"{self.mode}:{self.name}"
+
+
+def adopted_record(name: str) -> Record:
+    """Return a first record of what is adopted as `cluster:NAME` or `managed:ID`, the second time with `@2`."""
+    kind, _, ident = name.partition("@")[0].partition(":")
+    if kind == "managed":
+        return Record(name, "managed", job_id=int(ident), taken=True, seen=True)
+    return Record(name, "cluster", cluster=ident, taken=True, seen=True)
 
 
 class Records:
@@ -111,6 +130,19 @@ class Records:
             aside.replace(folder / _RECORD)
         finally:
             aside.unlink(missing_ok=True)
+
+    def deadline(self, name: str) -> float | None:
+        """Return when the attempt is to end itself, as it was told last."""
+        try:
+            return float((self.folder / name / _DEADLINE).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def set_deadline(self, name: str, deadline: float | None) -> None:
+        """Keep what the attempt was told; for reading its end later, so that a full disk is no fault."""
+        with contextlib.suppress(OSError):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            (self.folder / name / _DEADLINE).write_text("" if deadline is None else str(deadline))
 
     def release(self, name: str) -> None:
         """Forget an attempt; its folder stays. Raises OSError."""

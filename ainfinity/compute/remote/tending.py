@@ -21,6 +21,8 @@ _QUEUE_AFTER_LOG: Final = 2.0
 _QUEUE_SELDOM: Final = 120.0
 #: Seconds between two times that the clouds are asked about the machines of our clusters.
 _REFRESH_EVERY: Final = 30.0
+#: Seconds between two questions about prices of what nothing is remembered of.
+_PRICES_EVERY: Final = 15.0
 
 
 class Tender:
@@ -36,6 +38,8 @@ class Tender:
         self._follower = follower
         self._chores = chores
         self._refreshed = clock.now()
+        self._prices: dict[str, float] = {}
+        self._prices_asked = float("-inf")
 
     def serve(self, attempt: Attempt, need: Need, now: float) -> None:
         """Begin what an attempt needs."""
@@ -83,7 +87,7 @@ class Tender:
         if now - self._refreshed < _REFRESH_EVERY:
             return
         records = [one.record for one in attempts if one.record.mode == "cluster"]
-        names = [record.name for record in records if record.job_id is not None and not record.gone]
+        names = [record.sky_name for record in records if record.job_id is not None and not record.gone]
         # What it says is in the next look; that it is asked is what matters.
         if names and self._chores.begin("refresh", self._asking(names)):
             self._refreshed = now
@@ -104,6 +108,24 @@ class Tender:
         if wanted:
             self._chores.begin("prices", lambda: self._read_prices(wanted))
 
+    def price_strangers(self, strangers: Sequence[Record], now: float) -> None:
+        """Note what their prices are, as far as that is known, and have the others asked for."""
+        missing: list[str] = []
+        for record in strangers:
+            cluster = record.cluster or record.sky_name
+            if (known := self._prices.get(cluster)) is not None:
+                record.price_per_hour = known
+            else:
+                missing.append(cluster)
+        if missing and now - self._prices_asked >= _PRICES_EVERY:
+            self._prices_asked = now
+            self._chores.begin("prices of strangers", lambda: self._read_strangers(missing))
+
+    def _read_strangers(self, clusters: Sequence[str]) -> None:
+        for cluster, row in self._sky.given(clusters).items():
+            if row.price_per_hour is not None:
+                self._prices[cluster] = row.price_per_hour
+
     def _read_prices(self, wanted: Mapping[str, Attempt]) -> None:
         for cluster, row in self._sky.given(list(wanted)).items():
             attempt = wanted.get(cluster)
@@ -120,7 +142,7 @@ def _cluster_up(record: Record, world: World) -> str:
     if record.gone:
         return ""
     if record.mode == "cluster":
-        row = world.clusters.get(record.name)
-        return record.name if row is not None and row.status == "UP" else ""
+        row = world.clusters.get(record.sky_name)
+        return record.sky_name if row is not None and row.status == "UP" else ""
     job = world.managed_of(record)
     return record.cluster if job is not None and job.status == "RUNNING" else ""

@@ -54,10 +54,13 @@ class Asker:
             ComputeUnreachable: the API server does not answer.
         """
         on_its_way = any(_is_on_its_way(one.record) for one in attempts)
+        # A request that was sent only meanwhile would look like one that is over.
+        sent = [(one, one.record.request_id) for one in attempts if one.record.request_id]
         # Requests first: what was over by then is seen in the answers that follow.
         requests = {row.id: row for row in self._sky.requests()} if on_its_way else {}
-        for attempt in attempts:
-            _settle(self._sky, attempt, requests, now)
+        for attempt, request in sent:
+            if request not in requests:
+                _settle(self._sky, attempt, request, now)
         clusters = {row.name: row for row in self._sky.clusters()}
         managed = self._ask_managed([one.record for one in attempts if one.record.mode == "managed"], now)
         names: dict[str, ManagedRow] = {}
@@ -98,11 +101,9 @@ def _common_part(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else "-".join(names[0].split("-")[:2]) + "-"
 
 
-def _settle(sky: Sky, attempt: Attempt, requests: Mapping[str, RequestRow], now: float) -> None:
+def _settle(sky: Sky, attempt: Attempt, request: str, now: float) -> None:
     """Take in what became of a launch that is no longer under way at the API server."""
-    record, request = attempt.record, attempt.record.request_id
-    if not request or request in requests or attempt.posting:
-        return
+    record = attempt.record
     try:
         job = sky.result(request)
     except RequestLost:
