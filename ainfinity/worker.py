@@ -31,7 +31,7 @@ from ainfinity.engine.launch import SecretSource
 from ainfinity.engine.outbox import CommandNotifier, FileNotifier, Notifier, Outbox
 from ainfinity.engine.reconciler import Probe, Reconciler, no_probe
 from ainfinity.engine.verify import BackgroundVerifier
-from ainfinity.store import jobs
+from ainfinity.store import jobs, orphans
 from ainfinity.store.doorbell import Listener
 from ainfinity.store.store import Store, open_store
 
@@ -145,11 +145,16 @@ def computes(settings: Settings, store: Store) -> dict[str, Compute]:
 
         def needed() -> bool:
             with store.read() as connection:
-                return any(backend_of(infra) == SkyPilotCompute.name for infra in jobs.live_infras(connection))
+                live = any(backend_of(infra) == SkyPilotCompute.name for infra in jobs.live_infras(connection))
+                return live or bool(orphans.open_count(connection))
+
+        def adopted() -> Sequence[str]:
+            with store.read() as connection:
+                return orphans.adopted_names(connection)
 
         sky = SkyPilot()
         followers = Followers(sky, settings.attempts_dir)
-        found["skypilot"] = SkyPilotCompute(settings, None, sky, followers, SharedTransfer(), needed)
+        found["skypilot"] = SkyPilotCompute(settings, None, sky, followers, SharedTransfer(), needed, adopted)
     return found
 
 

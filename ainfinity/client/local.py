@@ -20,7 +20,7 @@ from ainfinity.core.secrets import open_secrets
 from ainfinity.schema.actor import Actor
 from ainfinity.schema.data import DatasetRow
 from ainfinity.schema.event import Event
-from ainfinity.schema.machines import Gpus, Orphans, Shell, SkyStatus
+from ainfinity.schema.machines import Adoptables, Gpus, Orphans, Shell, SkyStatus
 from ainfinity.schema.outside import OrphanRow
 from ainfinity.schema.states import JOB_LIVE
 from ainfinity.schema.views import (
@@ -35,6 +35,7 @@ from ainfinity.schema.views import (
     PlanView,
     WorkerStatus,
 )
+from ainfinity.services.adoption import AdoptionService
 from ainfinity.services.artifacts import ArtifactService
 from ainfinity.services.changes import ChangeService
 from ainfinity.services.datasets import DatasetService
@@ -86,6 +87,7 @@ class LocalClient:
         outside = OutsideService(settings.cache_dir, store.clock)
         self._machines = MachineService(store, outside)
         self._orphans = OrphanService(store, outside, settings.orphan_after)
+        self._adoption = AdoptionService(store, outside)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ainfinity-services")
         #: For what waits for somebody else, and must not hold up the rest.
         self._waiting = ThreadPoolExecutor(4, thread_name_prefix="ainfinity-waiting")
@@ -224,6 +226,20 @@ class LocalClient:
         """See `Client.pull`."""
         return await self._call(self._artifacts.pull, job, what, folder)
 
+    async def extend(self, job: str, seconds: float) -> JobRow:
+        """See `Client.extend`."""
+        return await self._call(self._training.extend_job, job, seconds, self.actor)
+
+    async def keep(self, job: str, seconds: float) -> JobRow:
+        """See `Client.keep`."""
+        return await self._call(self._training.keep_job, job, seconds, self.actor)
+
+    async def teardown(self, job: str) -> JobRow:
+        """See `Client.teardown`."""
+        row = await self._call(self._training.teardown_job, job, self.actor)
+        await self.ensure_worker()
+        return row
+
     async def shell(self, job: str, command: Sequence[str] = (), *, node: int = 0) -> Shell:
         """See `Client.shell`."""
         return await self._wait_for(self._machines.shell, job, command, node=node)
@@ -239,6 +255,16 @@ class LocalClient:
     async def answer_orphan(self, name: str, answer: Literal["keep", "remove"]) -> OrphanRow:
         """See `Client.answer_orphan`."""
         row = await self._wait_for(self._orphans.answer, name, answer, self.actor)
+        await self.ensure_worker()
+        return row
+
+    async def adoptable(self, *, refresh: bool = False) -> Adoptables:
+        """See `Client.adoptable`."""
+        return await self._wait_for(self._adoption.adoptable, refresh=refresh)
+
+    async def adopt(self, kind: Literal["cluster", "managed"], ident: str, *, claim: bool = False) -> JobRow:
+        """See `Client.adopt`."""
+        row = await self._wait_for(self._adoption.adopt, kind, ident, self.actor, claim=claim)
         await self.ensure_worker()
         return row
 
@@ -283,7 +309,8 @@ class LocalClient:
         """See `Client.ensure_worker`."""
         status = await self.worker()
         due = time.monotonic() - self._started_at >= _START_TIME
-        if self.start_workers and (status.live_jobs or status.owed) and not status.alive and due:
+        work = status.live_jobs or status.owed or status.orphans
+        if self.start_workers and work and not status.alive and due:
             self._started_at = time.monotonic()
             await self._call(start_worker, self.settings)
         return status

@@ -165,7 +165,7 @@ def _entry(
 
 def _cluster_of(sky: SkyPilot, name: str) -> str:
     """The cluster that an attempt, also an adopted one, runs on."""
-    kind, _, ident = name.partition(":")
+    kind, _, ident = name.partition("@")[0].partition(":")
     if kind == "cluster":
         return ident
     jobs = sky.managed_jobs(ids=[int(ident)]) if kind == "managed" else []

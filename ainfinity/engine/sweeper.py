@@ -121,11 +121,13 @@ class Sweeper:
         owned: Collection[str],
         now: float,
     ) -> None:
-        fresh = [orphan for name, orphan in current.items() if name not in known]
+        fresh = [orphan for name, orphan in current.items() if name not in known or not known[name].told]
         changed = [
             orphan
             for name, orphan in current.items()
-            if name in known and (now - known[name].last_seen >= _LAST_SEEN or _differs(orphan, known[name]))
+            if name in known
+            and known[name].told
+            and (now - known[name].last_seen >= _LAST_SEEN or _differs(orphan, known[name]))
         ]
         if not (fresh or changed or gone or owned):
             return
@@ -134,9 +136,8 @@ class Sweeper:
             orphans.forget(connection, {*gone, *owned})
             told = [(one.name, self._told(one, now)) for one in fresh]
             orphans.tell(connection, EventType.ORPHAN_FOUND, told, now, ENGINE.name, self.fence.store.places)
-            over = [
-                (name, self._told(known[name], now) | {"by": self._remover(known[name], now)}) for name in sorted(gone)
-            ]
+            ended = [known[name] for name in sorted(gone) if known[name].told]
+            over = [(one.name, self._told(one, now, self._remover(one, now))) for one in ended]
             orphans.tell(connection, EventType.ORPHAN_REMOVED, over, now, ENGINE.name, self.fence.store.places)
             for name, data in over:
                 jobs.audit(connection, now, ENGINE.name, "orphan.removed", name, by=data["by"], leaked=data["leaked"])
@@ -185,6 +186,7 @@ def _as_seen(known: Orphan | None, seen: Observation, backend: str, first_seen: 
         launched_at=seen.launched_at or known.launched_at,
         price_per_hour=known.price_per_hour if seen.price_per_hour is None else seen.price_per_hour,
         given=seen.given or known.given,
+        told=True,
     )
 
 

@@ -165,6 +165,8 @@ class WorkerStatus:
     version: str = ""
     #: Notices that it has still to tell; it stays, and one is started, for these too.
     owed: int = 0
+    #: Machines that no job owns, which it sees to likewise.
+    orphans: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ainfinity.schema.event import Event
 from ainfinity.schema.views import FeedItem, MetricPoint, WorkerStatus
-from ainfinity.store import events, jobs, lease, metrics, outbox, progress
+from ainfinity.store import events, jobs, lease, metrics, orphans, outbox, progress
 from ainfinity.store.store import Store
 
 #: Events in one item of the feed; a front that is far behind gets several.
@@ -57,5 +57,6 @@ class ChangeService:
             status = lease.status(connection, "engine")
             work = jobs.live_work_count(connection)
             owed = sum(outbox.owed(connection, place) for place in self.store.places)
+            waiting = orphans.open_count(connection)
         alive = status.alive(self.store.clock.now())
-        return WorkerStatus(alive, status.holder, status.epoch, status.expires_at, work, status.info, owed)
+        return WorkerStatus(alive, status.holder, status.epoch, status.expires_at, work, status.info, owed, waiting)

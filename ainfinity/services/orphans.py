@@ -39,6 +39,10 @@ class OrphanService:
         with self.store.read() as connection:
             known = orphans.listed(connection)
             listed = self._listed(connection, answer, {one.name for one in known})
+        fresh = [one for one in listed if not one.answer]
+        if fresh:  # so that a worker sees to it: it is told of, and removed unless somebody answers
+            with self.store.write() as connection:
+                orphans.put(connection, fresh)
         rows = [self._row(orphan, now) for orphan in sorted((*known, *listed), key=_age)]
         return Orphans(tuple(rows), answer.at, answer.error)
 
@@ -49,26 +53,16 @@ class OrphanService:
             raise UsageError(f"{answer!r} is no answer.", hint="Say keep or remove.")
         with self.store.read() as connection:
             known = orphans.get(connection, name)
-        fresh = None if known is not None else self._found(name)
+        if known is None:
+            self.list()
         now = self.store.clock.now()
         with self.store.write() as connection:
-            if fresh is not None:
-                orphans.put(connection, [fresh])
             orphans.answer(connection, name, answer, actor.name)
             found = orphans.get(connection, name)
-            if found is None:  # the engine found it gone meanwhile
+            if found is None:
                 raise _unknown(name)
             jobs.audit(connection, now, actor.name, f"orphan.{answer}", name, price_per_hour=found.price_per_hour)
         return self._row(found, now)
-
-    def _found(self, name: str) -> Orphan:
-        """One that SkyPilot lists and that no worker has seen yet. Errors: NotFound."""
-        answer = self._ask(refresh=False)
-        with self.store.read() as connection:
-            found = [one for one in self._listed(connection, answer, set()) if one.name == name and not one.answer]
-        if not found:
-            raise _unknown(name)
-        return found[0]
 
     def _ask(self, *, refresh: bool) -> Answer:
         with self.store.read() as connection:

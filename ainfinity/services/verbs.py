@@ -107,7 +107,7 @@ class MachineVerbs:
         if row.origin and not row.claimed:
             raise WrongState(
                 f"{row.name} was started with plain SkyPilot and is only shown.",
-                hint="`ainfinity adopt --claim` makes it ours to end.",
+                hint=f"`ainfinity adopt --{row.origin.replace(':', ' ', 1)} --claim` makes it ours to end.",
             )
 
     def _affordable(self, connection: Connection, fold: JobFold) -> float:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from ainfinity.schema.event import Event, EventType
 from ainfinity.schema.numbers import number
-from ainfinity.schema.states import ATTEMPT_TERMINAL
+from ainfinity.schema.states import ATTEMPT_TERMINAL, JOB_LIVE
 from ainfinity.store import events
 from ainfinity.store.events import ATTEMPT, DELIVERY, JOB
 from ainfinity.store.tables import core
@@ -20,7 +20,7 @@ from ainfinity.store.tables import core
 ORPHAN = core("orphan")
 
 _JOB_IN_NAME = re.compile(r"ain-[0-9a-f]{8}-([a-z2-7]{10})-a\d+")
-_ADOPTED = "cluster:"
+_CLUSTER = "cluster:"
 _OVER = frozenset(str(state) for state in ATTEMPT_TERMINAL)
 
 
@@ -38,6 +38,8 @@ class Orphan:
     given: str = ""
     answer: str = ""
     answered_by: str = ""
+    #: Whether its owner was told of it.
+    told: bool = True
 
     def leaked(self, now: float) -> float | None:
         """Return the dollars spent since it was launched, as far as that is known, else since it was first seen."""
@@ -73,12 +75,26 @@ _ALL = sa.select(*(ORPHAN.c[name] for name in _NAMES)).order_by(ORPHAN.c.first_s
 _OWNERS = (
     sa.select(ATTEMPT.c.name, ATTEMPT.c.state, ATTEMPT.c.finished_at, ATTEMPT.c.keep_until, JOB.c.origin, JOB.c.claimed)
     .join(JOB, JOB.c.id == ATTEMPT.c.job_id)
-    .where(ATTEMPT.c.name.in_(sa.bindparam("names", expanding=True)))
+    .where(
+        sa.or_(
+            ATTEMPT.c.name.in_(sa.bindparam("names", expanding=True)),
+            JOB.c.origin.in_(sa.bindparam("origins", expanding=True)),
+        )
+    )
+    .order_by(ATTEMPT.c.intent_at)
+)
+
+
+_ADOPTED_NAMES = (
+    sa.select(ATTEMPT.c.name)
+    .join(JOB, JOB.c.id == ATTEMPT.c.job_id)
+    .where(JOB.c.origin != "", JOB.c.state.in_(tuple(str(state) for state in JOB_LIVE)))
+    .where(ATTEMPT.c.state.not_in(tuple(_OVER)))
 )
 
 
 def from_entry(entry: Mapping[str, Any], at: float) -> Orphan:
-    """Return the orphan of an entry of the answer `orphans`, as of `at`; the inverse of `as_entry`."""
+    """Return the orphan of an entry of the answer `orphans`, as of `at`, of which nobody was told yet."""
     return Orphan(
         name=str(entry["name"]),
         backend=str(entry.get("backend", "")),
@@ -88,6 +104,7 @@ def from_entry(entry: Mapping[str, Any], at: float) -> Orphan:
         launched_at=number(entry.get("launched_at")),
         price_per_hour=number(entry.get("price_per_hour")),
         given=str(entry.get("given", "")),
+        told=False,
     )
 
 
@@ -110,25 +127,31 @@ def get(connection: Connection, name: str) -> Orphan | None:
 
 
 def owners(connection: Connection, names: Collection[str]) -> dict[str, Owner]:
-    """Return the owner of each of these names that has one, live or over; an adopted cluster's is `cluster:NAME`."""
+    """Return the owner of each of these names that has one, live or over; of an adopted cluster the newest."""
     found: dict[str, Owner] = {}
-    wanted = sorted({name for given in names for name in (given, f"{_ADOPTED}{given}")})
-    for start in range(0, len(wanted), 500):
-        for row in connection.execute(_OWNERS, {"names": wanted[start : start + 500]}):
-            only_shown = bool(row.origin) and not row.claimed
+    wanted = sorted(names)
+    for start in range(0, len(wanted), 400):
+        part = wanted[start : start + 400]
+        for row in connection.execute(_OWNERS, {"names": part, "origins": [f"{_CLUSTER}{name}" for name in part]}):
             ended_at = row.finished_at if row.state in _OVER else None
-            found[row.name.removeprefix(_ADOPTED)] = Owner(ended_at, row.keep_until, only_shown)
+            name = row.origin.removeprefix(_CLUSTER) if row.origin else row.name
+            found[name] = Owner(ended_at, row.keep_until, bool(row.origin) and not row.claimed)
     return found
+
+
+def adopted_names(connection: Connection) -> list[str]:
+    """Return the names of the live attempts that plain SkyPilot started: `cluster:NAME` or `managed:ID`."""
+    return list(connection.scalars(_ADOPTED_NAMES))
 
 
 def put(connection: Connection, orphans: Iterable[Orphan]) -> None:
     """Store orphans; what is known of one is brought up to date, but for its answer."""
     for orphan in orphans:
         values = asdict(orphan)
-        seen = {key: values[key] for key in ("last_seen", "launched_at", "price_per_hour", "given")}
+        seen = {key: values[key] for key in ("last_seen", "launched_at", "price_per_hour", "given", "told")}
         same = ORPHAN.c.name == orphan.name
         if not connection.execute(ORPHAN.update().where(same).values(seen)).rowcount:
-            connection.execute(ORPHAN.insert().values(**values, told=True))
+            connection.execute(ORPHAN.insert().values(values))
 
 
 def answer(connection: Connection, name: str, given: str, by: str) -> None:

@@ -193,6 +193,36 @@ def test_a_price_that_comes_later_counts_from_the_launch(yard: Yard) -> None:
     assert orphan.leaked(launched + 7200) == pytest.approx(20.0)
 
 
+def test_one_that_a_front_saw_first_is_told_all_the_same(yard: Yard) -> None:
+    name = yard.cloud.plant(yard.named())
+    now = yard.clock.now()
+    with yard.store.write() as connection:
+        orphans.put(connection, [Orphan(name, "skypilot", "cluster", now, now, told=False)])
+    yard.look(3)
+    assert len(yard.told(EventType.ORPHAN_FOUND)) == 1
+    assert yard.known()[0].first_seen == now
+
+
+def test_one_that_a_front_saw_and_that_is_gone_is_not_told(yard: Yard) -> None:
+    now = yard.clock.now()
+    with yard.store.write() as connection:
+        orphans.put(connection, [Orphan(yard.named(), "skypilot", "cluster", now, now, told=False)])
+    yard.look(10)
+    assert (yard.known(), yard.events()) == ([], [])
+
+
+def test_fronts_are_given_what_was_seen_anyway(yard: Yard) -> None:
+    """Also what live jobs own: whether it has an owner is looked up when the list is read."""
+    yard.cloud.plant(OTHER)
+    name = yard.cloud.plant(yard.named(), launched_at=1.0)
+    live = yard.cloud.plant(yard.named("bbbbbbbbbb"))
+    yard.look(live=(live,))
+    kept = yard.sweeper.answers.read("orphans", {"prefix": f"ain-{yard.installation}-"})
+    assert kept is not None
+    assert [(one["name"], one["price_per_hour"]) for one in kept.value] == [(name, 12.0), (live, 12.0)]
+    assert kept.at == yard.clock.now() - 5
+
+
 # --- answers ------------------------------------------------------------
 
 
@@ -277,7 +307,7 @@ def test_a_machine_that_outlived_its_attempt_is_stopped_without_asking(yard: Yar
 def test_an_adopted_one_is_only_shown(yard: Yard) -> None:
     name = yard.cloud.plant(yard.attempt(*UP_TO_RUNNING, EventType.ATTEMPT_FAILED, EventType.FAILED))
     with yard.store.write() as connection:
-        connection.exec_driver_sql("UPDATE job SET origin = 'cluster:x'")
+        connection.exec_driver_sql(f"UPDATE job SET origin = 'cluster:{name}'")
     yard.look(5)
     assert yard.cloud.stops == []
     with yard.store.write() as connection:
@@ -303,6 +333,7 @@ def test_an_orphan_that_is_adopted_is_one_no_more(yard: Yard) -> None:
     yard.look(2)
     job = yard.launch("adopted").id
     adopted = f"cluster:{name}"
+    yard.record(job, (EventType.ADOPTED, {"origin": adopted}))
     yard.record(job, (EventType.ATTEMPT_INTENDED, {"name": adopted, "backend": "skypilot"}), *UP_TO_RUNNING)
     yard.look(2, live=(adopted,))
     assert (yard.known(), yard.told(EventType.ORPHAN_REMOVED), yard.cloud.stops) == ([], [], [])
