@@ -15,10 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from training.errors import TrainingError
-from training.files import FileEntry, describe_files, replace_folder
+from training.files import MANIFEST, FileEntry, describe_files, replace_folder
 from training.recipe import Recipe
-
-MANIFEST = "manifest.json"
 
 
 def export(

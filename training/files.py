@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Final, TypedDict
 
+MANIFEST: Final = "manifest.json"  # of an export, in its folder
 _CHUNK: Final = 4 * 1024 * 1024
 
 

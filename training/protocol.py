@@ -18,7 +18,9 @@ from typing import Any, Final, Literal, cast, get_args
 
 VERSION: Final = 1
 
-Kind = Literal["started", "step", "eval", "sample", "checkpoint", "warning", "stopped", "finished", "verified", "failed"]
+Kind = Literal[
+    "started", "step", "eval", "sample", "checkpoint", "warning", "stopped", "finished", "verified", "failed"
+]
 KINDS: Final[frozenset[str]] = frozenset(get_args(Kind))
 
 SEQ_BITS: Final = 32  # a restart of an attempt starts at restarts << SEQ_BITS

@@ -17,10 +17,9 @@ from typing import Any, Final, cast
 from training.claim import read_claim
 from training.errors import EXIT_OK, TrainingError
 from training.failures import as_failure
-from training.files import FileEntry, damage, sha256_of
+from training.files import MANIFEST, FileEntry, damage, sha256_of
 from training.protocol import SEQ_BITS, Emitter
 
-MANIFEST: Final = "manifest.json"
 #: Above the numbers of every rank of this start, below those of the next one.
 _BASE: Final = 3 << (SEQ_BITS - 2)
 
