@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
@@ -123,7 +124,7 @@ def _resources(spec: JobSpec, launch: Launch, places: Places) -> dict[str, Any]:
         "disk_size": wanted.disk_size,
         "image_id": wanted.image,
         "priority": spec.policy.priority or None,
-        "autostop": None if launch.managed or not can_autostop(wanted.infra) else _autodown(launch, places),
+        "autostop": None if launch.managed or not can_autostop(wanted.infra) else _autodown(spec, launch, places),
     }
     return {key: value for key, value in found.items() if value is not None}
 
@@ -133,10 +134,11 @@ def can_autostop(infra: str) -> bool:
     return infra.partition("/")[0] != "slurm"
 
 
-def _autodown(launch: Launch, places: Places) -> dict[str, Any]:
+def _autodown(spec: JobSpec, launch: Launch, places: Places) -> dict[str, Any]:
     minutes = launch.idle_minutes
     if minutes is None:
-        minutes = _IDLE_EMPTY if places.durable else _IDLE_WITH_MODEL
+        kept = ceil((spec.policy.keep_on_failure or 0) / 60)
+        minutes = max(_IDLE_EMPTY if places.durable else _IDLE_WITH_MODEL, kept)
     return {"idle_minutes": minutes, "down": True}
 
 

@@ -170,6 +170,12 @@ def test_a_machine_that_nobody_looks_after_ends_itself(
     assert kept == (None if expected is None else {"idle_minutes": min(expected, 10), "down": True})
 
 
+@pytest.mark.parametrize(("keep", "expected"), [("5m", 60), ("2h", 120), (90 * 60 + 1, 91)])
+def test_a_machine_that_is_to_be_kept_after_a_failure_does_not_end_itself_before(keep: Any, expected: int) -> None:
+    found = render_task(spec(policy={"keep_on_failure": keep}), LAUNCH)
+    assert found["resources"]["autostop"] == {"idle_minutes": expected, "down": True}
+
+
 @pytest.mark.parametrize(
     ("resources", "word"),
     [
