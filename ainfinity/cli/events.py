@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _CSV = ("seq", "at", "type", "job_id", "attempt", "actor", "data")
 _PAGE = 1000
 _LONGEST = 200
+#: Values that are times.
+_MOMENTS = frozenset({"deadline", "until", "paid_from", "launched_at", "first_seen", "removed_at"})
 
 
 def show_events(job: str, *, follow: bool, after: int, limit: int, as_json: bool, as_csv: bool) -> int:
@@ -80,8 +82,12 @@ def _csv_row(event: Event) -> list[Any]:
 def summary(event: Event) -> str:
     """Return what happened in one line: the type, and the short values that came with it."""
     attempt = f"#{event.attempt} " if event.attempt else ""
-    words = [f"{key}={_short(value)}" for key, value in event.data.items() if value not in (None, "", [], {})]
+    words = [f"{key}={_moment_or(key, value)}" for key, value in event.data.items() if value not in (None, "", [], {})]
     return harmless(shorten(f"{attempt}{event.type}  {' '.join(words)}".rstrip(), _LONGEST).replace("\n", " "))
+
+
+def _moment_or(key: str, value: Any) -> str:
+    return moment(value) if key in _MOMENTS and isinstance(value, (int, float)) else _short(value)
 
 
 def _short(value: Any) -> str:

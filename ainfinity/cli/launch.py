@@ -159,14 +159,16 @@ def describe_plan(spec: JobSpec, view: PlanView) -> None:
     resources = spec.resources
     price = candidate.get("price_per_hour")
     cost = "free" if price == 0 else "price unknown" if price is None else f"${number(price)} an hour"
-    nodes = f"{resources.nodes} nodes, " if resources.nodes > 1 else ""
-    where = (
-        f"{resources.infra}, {nodes}{resources.gpus or 'CPU or this machine’s GPUs'}, {resources.ranks} rank(s) a node"
-    )
+    where = [resources.infra, *([f"{resources.nodes} nodes"] if resources.nodes > 1 else [])]
+    if spec.recipe is not None:
+        machine = "CPU or this machine’s GPUs" if resources.infra == "local" else "CPU"
+        where += [resources.gpus or machine, f"{resources.ranks} rank(s) a node"]
+    elif resources.gpus:
+        where.append(resources.gpus)
     say(f"Plan {view.plan_hash} for {spec.name}")
     if spec.recipe is not None:
         _describe_recipe(spec.recipe, view)
-    say(f"  where  {where}; {cost}")
+    say(f"  where  {', '.join(where)}; {cost}")
     if spec.policy.max_duration:
         say(f"  limit  {duration(spec.policy.max_duration)}")
     for finding in view.findings:

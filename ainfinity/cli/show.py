@@ -94,12 +94,15 @@ def _marks(row: JobRow) -> Iterator[str]:
 
 def _money(detail: JobDetail) -> Iterator[str]:
     row = detail.job
-    running = row.state in JOB_LIVE
+    live = row.state in JOB_LIVE
     spent = cost_so_far(row.cost, row.price_per_hour)
-    if not detail.attempts and spent == "-":
+    if not detail.attempts:
         return
-    price = f" at {per_hour(row.price_per_hour)}" if running and spent != "free" else ""
-    yield _pair("cost", f"{spent}{' so far' if running and spent != 'free' else ''}{price}")
+    text = {"-": "nothing yet" if live else "nothing"}.get(spent, f"{spent} so far" if live else spent)
+    if live and spent != "free":
+        price = "price unknown" if row.price_per_hour is None else f"at {per_hour(row.price_per_hour)}"
+        text = f"{text}, {price}"
+    yield _pair("cost", spent if spent == "free" else text)
     if detail.goodput is not None:
         yield _pair("goodput", f"{detail.goodput:.0%} of the paid time went into steps that count")
 

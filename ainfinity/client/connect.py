@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ainfinity.core.config import Settings, load_settings
 from ainfinity.core.exceptions import NotFound, NotSupported
+from ainfinity.schema.data import DatasetRow
 from ainfinity.schema.event import EventType
+from ainfinity.schema.machines import Gpus, Orphans
 from ainfinity.schema.states import JOB_LIVE
 from ainfinity.schema.views import JobDetail, JobQuery, JobRow, MetricPoint
 
@@ -130,6 +132,30 @@ class Session:
     def pull(self, job: str, what: str, folder: str | Path) -> Sequence[str]:
         """Copy `adapter`, `model`, `checkpoint[:STEP]` or `logs` to a folder and return the paths."""
         return self._run(self.client.pull(job, what, str(folder)))
+
+    def extend(self, job: str, seconds: float) -> JobRow:
+        """Move a running job's deadline."""
+        return self._run(self.client.extend(job, seconds))
+
+    def keep(self, job: str, seconds: float) -> JobRow:
+        """Keep a job's machine for so many seconds from now, though the job may end before that."""
+        return self._run(self.client.keep(job, seconds))
+
+    def teardown(self, job: str) -> JobRow:
+        """End a job's machine now, kept or not."""
+        return self._run(self.client.teardown(job))
+
+    def gpus(self, name: str = "", *, infra: str = "", refresh: bool = False) -> Gpus:
+        """Return the accelerators that can be had, with the age of the answer."""
+        return self._run(self.client.gpus(name, infra=infra, refresh=refresh))
+
+    def orphans(self, *, refresh: bool = False) -> Orphans:
+        """Return the machines of this installation that no live job owns."""
+        return self._run(self.client.orphans(refresh=refresh))
+
+    def add_data(self, file: str | Path, name: str = "") -> DatasetRow:
+        """Keep a data file by its content; a job's `data` may name it then."""
+        return self._run(self.client.data_add(str(file), name))
 
     def close(self) -> None:
         """Let go of the database. Jobs go on. Closing again does nothing."""

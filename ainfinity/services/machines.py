@@ -16,6 +16,8 @@ from ainfinity.store import jobs
 from ainfinity.store.store import Store
 
 _NO_SPOT: Final = frozenset({"slurm", "k8s", "kubernetes", "ssh"})
+#: What the handle of an attempt begins with that SkyPilot's controller looks after.
+_MANAGED: Final = "managed:"
 #: How old answers may be, in seconds: prices change slowly, what is free does not.
 _GPUS_AGE: Final = 120.0
 
@@ -68,6 +70,11 @@ class MachineService:
             raise WrongState(
                 f"{row.name} is {row.state}: it has no machine.",
                 hint="`policy.keep_on_failure: 2h`, or `ainfinity keep JOB 2h`, keeps one after the end.",
+            )
+        if attempt.handle.startswith(_MANAGED):
+            raise NotSupported(
+                f"{row.name} is a managed job: SkyPilot lets nobody into the machines of those.",
+                hint="`ainfinity logs -f` shows what it says; launch with mode=cluster to have a way in.",
             )
         found: dict[str, Any] = self.outside.ask("ssh", {"name": attempt.name, "node": node}).value
         argv = ["ssh", "-F", str(found["config"])]

@@ -258,7 +258,7 @@ def test_costs_stand_in_list_and_show(cli: Any, seed: Any, far: Any) -> None:
     assert "$40." in lines["far"]
     assert "unknown" in lines["blind"]
     page = cli("show", "far").out
-    assert "so far at $40.00/h" in page
+    assert "so far, at $40.00/h" in page
     assert "2x H100:8 slurm/lab" in page
     assert "unknown" in cli("show", "blind").out
     assert "$0" not in cli("show", "blind").out + "".join(lines.values())

@@ -14,7 +14,7 @@ import pytest
 
 import ainfinity
 from ainfinity.client.connect import Session
-from ainfinity.core.exceptions import InvalidSpec, NotFound, NotSupported
+from ainfinity.core.exceptions import InvalidSpec, NotFound, NotSupported, WrongState
 from ainfinity.schema.states import JobState
 from tests.engine.workshop import Workshop, shop_settings, wait_for
 from tests.services.conftest import template
@@ -146,3 +146,17 @@ def test_many_sessions_leave_no_files_open(shop: Workshop) -> None:
         with Session(shop.settings) as session:
             session.list()
     assert count() <= before + 2
+
+
+def test_data_and_machines_in_a_script(shop: Workshop) -> None:
+    with Session(shop.settings) as session:
+        row = session.add_data(shop.root / "data.jsonl", "chats")
+        path = job_file(shop, "first", "train()\nfinish()\n")
+        job = session.launch(path, "data=chats")
+        assert session.wait(job.id, timeout=60).state == "succeeded"
+        assert row.sha256 in session.get(job.id).spec["recipe"]["data"]
+        for verb in (session.extend, session.keep):
+            with pytest.raises(WrongState):
+                verb(job.id, 60.0)
+        with pytest.raises(WrongState):
+            session.teardown(job.id)

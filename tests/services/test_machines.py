@@ -146,6 +146,15 @@ def test_a_shell_needs_a_machine(machines: MachineService, work: Workplace, sky:
     assert sky.asked[-1][1]["node"] == 1
 
 
+def test_nobody_is_let_into_the_machine_of_a_managed_job(machines: MachineService, work: Workplace, sky: Sky) -> None:
+    job = work.launch("managed", resources__infra="slurm/lab").id
+    launched = (EventType.ATTEMPT_LAUNCHED, {"handle": f"managed:ain-{job}-a1"})
+    work.record(job, EventType.ATTEMPT_INTENDED, launched, EventType.ATTEMPT_RUNNING)
+    with pytest.raises(NotSupported, match="managed job"):
+        machines.shell(job)
+    assert sky.asked == []
+
+
 def test_a_kept_machine_can_be_reached_until_it_goes(machines: MachineService, work: Workplace) -> None:
     job = work.launch("kept", resources__infra="slurm/lab").id
     kept = (EventType.ATTEMPT_KEPT, {"until": work.clock.now() + 3600, "reason": "keep_on_failure"})
