@@ -2,7 +2,13 @@
 set -euo pipefail
 umask 077
 folder="$HOME/.ainfinity/attempts/$AINFINITY_ATTEMPT"
-packages='import datasets, deepspeed, peft, torch, transformers'
+# Looks for the packages without importing them, which takes many seconds.
+packages='
+import importlib.util, sys
+names = ["datasets", "deepspeed", "peft", "torch", "transformers"]
+missing = [name for name in names if importlib.util.find_spec(name) is None]
+sys.exit(f"{sys.executable} lacks {chr(44).join(missing)}" if missing else 0)
+'
 mkdir -p "$folder"
 
 settle() {
@@ -12,7 +18,7 @@ settle() {
 
 if [ -n "${AINFINITY_PYTHON:-}" ]; then
   "$AINFINITY_PYTHON" -c "$packages" || {
-    echo "ainfinity: resources.python lacks packages of the trainer, see the line above; install them there," >&2
+    echo "ainfinity: resources.python lacks packages of the trainer, see the line above: install them there," >&2
     echo "ainfinity: or unset resources.python for an environment that is made on the machine" >&2
     exit 1
   }

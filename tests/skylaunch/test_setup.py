@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,18 @@ def test_an_interpreter_without_the_packages_is_named(node: Node) -> None:
     assert code == 1
     assert "No module named 'deepspeed'" in said
     assert "resources.python lacks packages" in said
+
+
+def test_control_a_real_interpreter_is_asked_without_importing(node: Node) -> None:
+    """One without site-packages lacks them, the tests' own has them, and neither takes long to say so."""
+    for options, code in (("-I -S", 1), ("", 0)):
+        node.python.write_text(f'#!/bin/bash\nexec {sys.executable} -X importtime {options} "$@" 2>>"$HOME/imports"\n')
+        task = setup(python=str(node.python))
+        assert node.run(task["setup"], task["envs"])[0] == code
+    said = node.says("imports")
+    assert "lacks datasets,deepspeed,peft,torch,transformers" in said
+    assert "importlib.util" in said
+    assert " torch\n" not in said
 
 
 @pytest.mark.parametrize("equipped", [True, False])
