@@ -7,7 +7,8 @@ from collections import Counter
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ainfinity.compute.fake import STEPS, World
+from ainfinity.compute.fake import STEPS, Machine, World
+from ainfinity.core.config import Settings
 from ainfinity.domain.fold import AttemptFold, JobFold, fold, fold_attempt, fold_job
 from ainfinity.schema.event import TERMINAL_EVENTS, Event, EventType
 from ainfinity.schema.states import (
@@ -20,10 +21,21 @@ from ainfinity.schema.states import (
     JobState,
     may_move_attempt,
 )
+from ainfinity.schema.training_job import Policy
 from ainfinity.store import events
 from ainfinity.store.events import ATTEMPT, JOB, attempt_fold, job_fold
 from ainfinity.store.metrics import read_points
 from tests.sim.machinery import SimNotifier
+
+#: Seconds that a few looks, calls and their repetition take on a calm day.
+LOOKS = 60.0
+
+
+def _gone(machine: Machine, now: float) -> float:
+    """When nothing of a machine was left; now where it still is."""
+    if machine.stopped is not None:
+        return machine.stopped if machine.lingers else min(machine.stopped, machine.ends)
+    return now if machine.alive(now) else machine.ends
 
 
 class Broken(AssertionError):
@@ -38,12 +50,18 @@ def check(holds: bool, what: str) -> None:
 class Witness:
     """Reads along what is stored, folds it by itself, and compares it with the rows and with the truth."""
 
-    def __init__(self, world: World, notifiers: dict[str, SimNotifier], capacity: int | None, intents: bool) -> None:
+    def __init__(
+        self, world: World, notifiers: dict[str, SimNotifier], capacity: int | None, intents: bool, settings: Settings
+    ) -> None:
         self.world = world
         self.notifiers = notifiers
         self.capacity = capacity
         #: Whether a machine needs a recorded intent; a control that records late is to be convicted by its duplicates.
         self.intents = intents
+        #: Seconds that a machine gets past its deadline, and that it is waited for; since when nothing fails any more.
+        self.margin, self.unfetched = 3 * settings.stop_grace, settings.keep_unfetched
+        self.calm_since = 0.0
+        self.policies: dict[str, Policy] = {}
         self.cursor = 0
         self.history: list[Event] = []
         self.jobs: dict[str, JobFold] = {}
@@ -144,11 +162,42 @@ class Witness:
             self._output(connection, job, attempts)
             for attempt in attempts.values():
                 self._verdict(attempt)
+                self._bounds(attempt, now)
+            self._money(job, attempts, now)
         ends = Counter((e.job_id, str(e.type)) for e in self.history if e.type in TERMINAL_EVENTS)
         for place, notifier in self.notifiers.items():
             told = Counter((job, kind) for _, job, kind, _ in notifier.heard if kind in TERMINAL_EVENTS)
             owed = Counter({key: count for key, count in ends.items() if key[0] not in silent})
             check(told == owed, f"told at {place} {told}, owed {owed}")
+
+    def _bounds(self, attempt: AttemptFold, now: float) -> None:
+        """In good contact no machine outlives its deadline and what it was kept for by more than a few looks."""
+        for machine in self.world.machines.get(attempt.name, ())[-1:]:
+            gone = _gone(machine, now)
+            told = [value for value in (attempt.deadline, attempt.extend_to) if value is not None]
+            kept = attempt.keep_until or 0.0
+            waited = 0.0 if attempt.fetching_since is None else attempt.fetching_since + self.unfetched
+            end = min(machine.ends, now) if machine.lingers else 0.0
+            allowed = max([*told, kept, waited, end, self.calm_since]) + self.margin + LOOKS
+            check(bool(told), f"{attempt.name} has no deadline")
+            check(gone <= allowed, f"{attempt.name} ran {gone - allowed:.0f} s past its bounds")
+
+    def _money(self, job: JobFold, attempts: dict[int, AttemptFold], now: float) -> None:
+        """No job costs more than its budget by more than a few looks; and what it is said to cost is not too little."""
+        budget = self.policies[job.id].max_cost if job.id in self.policies else None
+        periods: list[tuple[float, float | None]] = []
+        for attempt in attempts.values():
+            for machine in self.world.machines.get(attempt.name, ())[-1:]:
+                periods += [period for period in machine.paid(now) if period[0] > 0]
+                calm = machine.begins < self.calm_since < _gone(machine, now)
+                late = self.calm_since - machine.begins if calm else 0.0
+                periods += [(-late, price) for _, price in machine.paid(now)[-1:]] if calm else []
+        if budget is None or any(price is None for _, price in periods) or not periods:
+            return
+        dearest = max(price or 0.0 for _, price in periods)
+        true = sum(seconds * (price or 0.0) for seconds, price in periods) / 3600
+        allowed = budget + (self.margin + LOOKS) * len(attempts) * dearest / 3600
+        check(true <= allowed, f"{job.id} cost ${true:.2f} of ${budget:.2f}")
 
     def _verdict(self, attempt: AttemptFold) -> None:
         """An attempt ends as its machine did, unless it was stopped or refused."""
@@ -157,16 +206,33 @@ class Witness:
         if end == "unlisted" and attempt.code == "refused":  # it was launched again, and refused
             end = "refused"
         lost = end in ("preempted", "vanished", "unlisted")
+        ended_here = self._ended_here(attempt)
         match attempt.state:
             case AttemptState.SUCCEEDED:
                 check(end == "finished", f"{attempt.name} succeeded, but {end}")
             case AttemptState.FAILED:
-                cause = {"failed": "oom", "finished": "export_invalid"}.get(end, end)
-                check(attempt.code == cause, f"{attempt.name} failed for {attempt.code}, but {end}")
+                causes = {"failed": {"oom"}, "finished": {"export_invalid", "export_unfetched"}}.get(end, {end})
+                check(attempt.code in causes | ended_here, f"{attempt.name} failed for {attempt.code}, but {end}")
             case AttemptState.LOST:
-                check(lost, f"{attempt.name} is lost, but {end}")
+                check(lost or attempt.code in ended_here, f"{attempt.name} is lost, but {end}")
             case _:
                 pass
+
+    def _ended_here(self, attempt: AttemptFold) -> set[str]:
+        """The causes for which an attempt may have been ended from here, whatever its machine did."""
+        causes: set[str] = set()
+        policy = self.policies.get(attempt.job_id)
+        if policy is None or attempt.stopping_at is None:
+            return causes
+        if policy.max_cost is not None:
+            causes.add("max_cost")
+        if policy.recover == "never" and any(one.recovery for one in self.world.machines.get(attempt.name, ())):
+            causes.add("preempted")
+        if policy.on_stuck != "alert" and attempt.stuck_since is not None:
+            causes.add("stuck")
+        if attempt.deadline is not None and attempt.stopping_at >= attempt.deadline + self.margin:
+            causes.add("deadline")
+        return causes
 
     def _output(self, connection: Connection, job: JobFold, attempts: dict[int, AttemptFold]) -> None:
         points = read_points(connection, job.id, (), (0, -1), None)

@@ -144,6 +144,7 @@ class SimCompute:
     """The fake backend as one worker reaches it. A request on its way is never paused: the lag bounds its effect."""
 
     name = "fake"
+    remote = False
 
     def __init__(self, backend: FakeCompute, chance: Chance) -> None:
         self.backend = backend
@@ -161,7 +162,7 @@ class SimCompute:
             self.chance.log(f"{method} {detail}: {error}")
             self.chance.happened[f"{method}: {type(error).__name__}"] += 1
             raise
-        if method in ("launch", "stop"):
+        if method in ("launch", "stop", "extend"):
             self.chance.log(f"{method} {detail}")
         self.chance.point(f"{method}:after", pausable=True)
 
@@ -188,6 +189,10 @@ class SimCompute:
         with self._call("verify", name):
             return self.backend.verify(name, files)
 
+    def extend(self, name: str, deadline: float | None) -> None:
+        with self._call("extend", name):
+            self.backend.extend(name, deadline)
+
     def release(self, name: str) -> None:
         with self._call("release", name):
             self.backend.release(name)
@@ -195,6 +200,8 @@ class SimCompute:
 
 class SimNotifier:
     """A place that is told notices: it may fail before or after it has taken one."""
+
+    slow = False
 
     def __init__(self, chance: Chance) -> None:
         self.chance = chance

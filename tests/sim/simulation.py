@@ -22,7 +22,6 @@ from ainfinity.domain.decide import Call
 from ainfinity.engine.fence import Fence
 from ainfinity.engine.launch import attempt_name
 from ainfinity.engine.outbox import Outbox
-from ainfinity.engine.reconciler import Reconciler
 from ainfinity.schema.actor import Actor
 from ainfinity.schema.states import JOB_TERMINAL, JobState
 from ainfinity.schema.training_job import JobSpec
@@ -32,10 +31,13 @@ from ainfinity.store.store import Store
 from tests.sim.day import CALM, bad_day, draw_spec
 from tests.sim.invariants import Broken, Witness, check
 from tests.sim.machinery import INSTALLATION, Chance, Crash, SimCompute, SimDatabase, SimNotifier, WorldClock
+from tests.sim.wired import Wired
 
+_ON_MACHINES = ("extend", "keep", "teardown")
 PERSON = Actor("local:ann")
 PLACES = (("file",), ("file",), ("file", "command"))
-VERBS = ("submit", "submit", "submit", "again", "approve", "reject", "cancel", "cancel", "retry")
+#: Seconds, for days that are over in minutes.
+SHORT = {"default_deadline": 30.0, "keep_unfetched": 40.0, "stop_grace": 5.0}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -47,6 +49,9 @@ class Switches:
     intent: bool = True
     look_back: bool = True
     fence: bool = True
+    deadline: bool = True
+    budget: bool = True
+    stay: bool = True
 
 
 class Ground:
@@ -121,7 +126,7 @@ class SimWorker:
                 return
             sim.chance.log(f"takes the lease, epoch {fence.epoch}")
             self.fence = fence
-            self.engine = Reconciler(fence, {"fake": self.compute}, sim.settings, lambda owner, names: {})
+            self.engine = Wired(fence, {"fake": self.compute}, sim.settings, lambda owner, names: {})
             self.outbox = Outbox(fence, sim.notifiers, lambda step: None)
             sim.sabotage(self)
         self.fence.must_hold()
@@ -146,7 +151,9 @@ class Simulation:
         self.database = ground.database
         self.database.begin(chance)
         lag = dice.choice([0.0, 3.0, 10.0])
-        self.settings = Settings(data_dir=ground.folder, config_dir=ground.folder, grace=10.0, lease=10.0, renew=3.0)
+        self.settings = Settings(
+            data_dir=ground.folder, config_dir=ground.folder, grace=10.0, lease=10.0, renew=3.0, **SHORT
+        )
         self.weather = bad_day(dice, lag)
         self.capacity = dice.choice([None, 1, 2, 4])
         self.world = World()
@@ -157,7 +164,7 @@ class Simulation:
         self.notifiers = {place: SimNotifier(chance) for place in places}
         self.store = Store(self.database, chance, None, places)
         self.service = TrainingService(self.store, backends=("fake",), new_id=self._new_id)
-        self.witness = Witness(self.world, self.notifiers, self.capacity, self.switches.intent)
+        self.witness = Witness(self.world, self.notifiers, self.capacity, self.switches.intent, self.settings)
         self.workers = [SimWorker("A", self), SimWorker("B", self)]
         self.submitted: list[tuple[JobSpec, str]] = []
         self.silent: set[str] = set()
@@ -177,8 +184,13 @@ class Simulation:
     def sabotage(self, worker: SimWorker) -> None:
         """Turn off what a negative control wants turned off."""
         if not self.switches.grace:
-            rules_for = worker.engine._rules_for
-            worker.engine._rules_for = lambda job, lag: replace(rules_for(job, lag), grace=0.0)
+            _change_rules(worker, grace=0.0)
+        if not self.switches.deadline:
+            _change_rules(worker, deadline_margin=1e9)
+        if not self.switches.budget:
+            _change_rules(worker, max_cost=None)
+        if not self.switches.stay:
+            _change_rules(worker, keep_unfetched=1e9)
         if not self.switches.intent:
             worker.engine.recorder._append = partial(_call_first, worker, worker.engine.recorder._append)
             worker.engine.caller.launch = lambda *_: None
@@ -233,7 +245,7 @@ class Simulation:
     def act(self) -> None:
         """Let a person do something; half the wishes are impossible by now, and refused."""
         verb = self.dice.choice(
-            ["submit", "submit", "submit", "again", "approve", "reject", "cancel", "cancel", "retry"]
+            ["submit", "submit", "submit", "again", "approve", "reject", "cancel", "cancel", "retry", *_ON_MACHINES]
         )
         self.chance.actor = ""
         try:
@@ -251,6 +263,7 @@ class Simulation:
         key = f"key-{len(self.submitted)}"
         self.submitted.append((spec, key))
         row = self.service.launch_job(spec, key, PERSON)
+        self.witness.policies[row.id] = spec.policy
         if spec.policy.notify == "none":
             self.silent.add(row.id)
         self.chance.log(f"submits {row.id} {spec.name} {spec.policy}")
@@ -267,12 +280,16 @@ class Simulation:
             "reject": lambda: self.service.reject_job(spec.name, PERSON, "too dear"),
             "cancel": lambda: self.service.stop_job(spec.name, PERSON),
             "retry": lambda: self.service.retry_job(spec.name, PERSON),
+            "extend": lambda: self.service.extend_job(spec.name, self.dice.choice([5.0, 60.0]), PERSON),
+            "keep": lambda: self.service.keep_job(spec.name, self.dice.choice([5.0, 60.0]), PERSON),
+            "teardown": lambda: self.service.teardown_job(spec.name, PERSON),
         }
         verbs[verb]()
 
     def calm_down(self) -> None:
         """Let nothing fail any more, and decide what waits for a person."""
         self.chance.log("calm")
+        self.witness.calm_since = self.chance.time
         self.chance.crash = self.chance.hang = self.chance.slow = self.database.locked = self.world.outage = 0.0
         for notifier in self.notifiers.values():
             notifier.fail = 0.0
@@ -305,6 +322,11 @@ class Simulation:
                     break
         with self.database.engine.connect() as connection, connection.begin():
             self.witness.in_the_end(connection, self.chance.time, self.silent)
+
+
+def _change_rules(worker: SimWorker, **changes: Any) -> None:
+    rules_for = worker.engine.rules.rules_for
+    worker.engine.rules.rules_for = lambda spec, job, lag: replace(rules_for(spec, job, lag), **changes)
 
 
 def _call_first(worker: SimWorker, append: Callable[..., None], connection: Any, batch: Any, backend: str) -> None:

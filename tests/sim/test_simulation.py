@@ -28,12 +28,22 @@ PLACES = {
     *("clock", "read", "write", "commit", "committed"),
     *(
         f"{call}:{when}"
-        for call in ("observe_all", "launch", "stop", "read_lines", "verify", "release", "told", "tell")
+        for call in ("observe_all", "launch", "stop", "extend", "read_lines", "verify", "release", "told", "tell")
         for when in ("before", "after")
     ),
 }
-#: Events of trainer lines that the fake does not write, and of records that the simulated people do not delete.
-NOT_PLAYED = {EventType.TRAINER_EVAL, EventType.TRAINER_SAMPLE, EventType.TRAINER_WARNING, EventType.DELETED}
+#: Events of trainer lines that the fake does not write, of records that the simulated people do not delete, and of
+#: machines and jobs that were not launched from here.
+NOT_PLAYED = {
+    EventType.TRAINER_EVAL,
+    EventType.TRAINER_SAMPLE,
+    EventType.TRAINER_WARNING,
+    EventType.DELETED,
+    EventType.ADOPTED,
+    EventType.CLAIMED,
+    EventType.ORPHAN_FOUND,
+    EventType.ORPHAN_REMOVED,
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +71,9 @@ def test_no_job_is_lost_launched_twice_or_left_running(capsys: pytest.CaptureFix
 CONTROLS = {
     "launch before recording": (Switches(intent=False), "launched 2 times"),
     "no grace": (Switches(grace=False), "launched 2 times|runs on, though|is lost, but"),
+    "no end at the deadline": (Switches(deadline=False), "past its bounds|is still|still running"),
+    "no end at the budget": (Switches(budget=False), r"cost \$"),
+    "no end of the waiting": (Switches(stay=False), "past its bounds|is still|still running"),
     "no look back before telling": (Switches(look_back=False), "was told 2 times"),
 }
 
