@@ -138,9 +138,9 @@ def computes(settings: Settings, store: Store) -> dict[str, Compute]:
     """Return the backends of this installation. SkyPilot itself is loaded only once a job needs it."""
     found: dict[str, Compute] = {"local": LocalCompute(settings)}
     if find_spec("sky") is not None:
+        from ainfinity.compute.remote.bringing import RemoteTransfer
         from ainfinity.compute.remote.compute import SkyPilotCompute
         from ainfinity.compute.remote.follower import Followers
-        from ainfinity.compute.remote.shared import SharedTransfer
         from ainfinity.compute.skypilot import SkyPilot
 
         def needed() -> bool:
@@ -154,7 +154,8 @@ def computes(settings: Settings, store: Store) -> dict[str, Compute]:
 
         sky = SkyPilot()
         followers = Followers(sky, settings.attempts_dir)
-        found["skypilot"] = SkyPilotCompute(settings, None, sky, followers, SharedTransfer(), needed, adopted)
+        transfer = RemoteTransfer(settings.attempts_dir, settings.jobs_dir, settings.data_dir / "ssh", sky.ssh_config)
+        found["skypilot"] = SkyPilotCompute(settings, None, sky, followers, transfer, needed, adopted)
     return found
 
 

@@ -21,7 +21,7 @@ from training.protocol import parse_line
 _OUTPUT: Final = "output"
 #: How much of a log is looked through for the line that says what the storage gave back.
 _MOST_LOG: Final = 16 << 20
-_WRITING: Final = 30.0
+_WRITING: Final = 90.0
 
 
 class RemoteTransfer:

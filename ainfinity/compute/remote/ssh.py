@@ -19,7 +19,7 @@ from ainfinity.core.exceptions import ComputeUnreachable, FolderUnwritable, Miss
 from ainfinity.core.redact import redact
 
 _OPTIONS: Final = (
-    "BatchMode=yes", "ConnectTimeout=20", "ServerAliveInterval=15", "ServerAliveCountMax=4", "LogLevel=ERROR",
+    "BatchMode=yes", "ConnectTimeout=60", "ServerAliveInterval=15", "ServerAliveCountMax=4", "LogLevel=ERROR",
     "ForwardAgent=no", "ForwardX11=no", "RequestTTY=no", "ControlMaster=no",
 )  # fmt: skip
 _LOST_CONNECTION: Final = 255
