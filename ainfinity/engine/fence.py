@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy.engine import Connection
 
 from ainfinity.core.exceptions import LeaseLost
-from ainfinity.store import jobs, lease, outbox
+from ainfinity.store import jobs, lease, orphans, outbox
 from ainfinity.store.migrate import check_version
 from ainfinity.store.store import Store
 
@@ -49,13 +49,14 @@ class Fence:
         self.expires_at = now + self.ttl
 
     def release_if_idle(self) -> bool:
-        """Give the lease back if no job is live and no notice owed.
+        """Give the lease back if no job is live, no orphan waits and no notice is owed.
 
         Both in one transaction, so that no submit falls in between.
         """
         with self.store.write() as connection:
             lease.check(connection, LEASE, self.holder, self.epoch)
-            if jobs.live_work_count(connection) or any(outbox.owed(connection, one) for one in self.store.places):
+            work = jobs.live_work_count(connection) or orphans.open_count(connection)
+            if work or any(outbox.owed(connection, one) for one in self.store.places):
                 return False
             return lease.release(connection, LEASE, self.holder, self.epoch)
 
@@ -89,6 +90,11 @@ class Fence:
             self.renew()
             left = self._left()  # a renewal can take as long as the database is locked
         if left <= 0:
+            raise LeaseLost("The lease ran out before the call could be made.")
+
+    def must_still_hold(self) -> None:
+        """Refuse as `must_hold` does, from another thread: without renewing. Errors: LeaseLost."""
+        if self._left() <= 0:
             raise LeaseLost("The lease ran out before the call could be made.")
 
     def _left(self) -> float:

@@ -10,6 +10,9 @@ from typing import Any, cast
 from ainfinity.compute.port import Compute
 from ainfinity.core.exceptions import ComputeUnreachable
 
+#: Bringing one model home over a slow line must not hold up the others.
+_AT_ONCE = 4
+
 #: Verify the files of an attempt; "" or what is wrong, None while that is not known yet.
 Verifier = Callable[[Compute, str, Sequence[Mapping[str, Any]]], str | None]
 
@@ -32,10 +35,10 @@ def verify_now(compute: Compute, name: str, files: Sequence[Mapping[str, Any]]) 
 
 
 class BackgroundVerifier:
-    """Verifies on one thread; asks again get None until the answer is there, which is given once."""
+    """Verifies on a few threads; asks again get None until the answer is there, which is given once."""
 
     def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ainfinity-verify")
+        self._thread = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ainfinity-verify")
         self._running: dict[str, Future[str | None]] = {}
         self._wake = wake
 
