@@ -77,7 +77,8 @@ class MachineService:
                 hint="`ainfinity logs -f` shows what it says; launch with mode=cluster to have a way in.",
             )
         found: dict[str, Any] = self.outside.ask("ssh", {"name": attempt.name, "node": node}).value
-        argv = ["ssh", "-F", str(found["config"])]
+        # ssh tells of new host keys, which are new with every machine, as warnings.
+        argv = ["ssh", "-F", str(found["config"]), "-o", "LogLevel=ERROR"]
         if command:
             # One word for the shell there, so that every argument arrives as it was given here.
             return Shell((*argv, str(found["host"]), "--", shlex.join(command)), str(found["host"]))

@@ -187,8 +187,8 @@ def far(seed: Any) -> Any:
 #: What sshd gets is the words after the host, joined by blanks, for the shell of the user there.
 SSH = """#!/bin/sh
 test "$1 $2" = "-F /cfg" || exit 99
-echo "host $3" >&2
-shift 3
+echo "host $5" >&2
+shift 5
 test "$1" = -- && shift
 exec sh -c "${*:-sh}"
 """

@@ -140,7 +140,8 @@ def test_a_shell_needs_a_machine(machines: MachineService, work: Workplace, sky:
             machines.shell(remote(work, state))
     assert sky.asked == []
     running = remote(work, JobState.RUNNING)
-    assert machines.shell(running).argv == ("ssh", "-F", "/cache/ssh/config", f"ain-{running}-a1")
+    shell = machines.shell(running)
+    assert shell.argv == ("ssh", "-F", "/cache/ssh/config", "-o", "LogLevel=ERROR", f"ain-{running}-a1")
     awkward = ["sh", "-c", "echo 'a b' \"$HOME\" ; exit 3"]
     assert machines.shell(running, awkward, node=1).argv[-1] == """sh -c 'echo '"'"'a b'"'"' "$HOME" ; exit 3'"""
     assert sky.asked[-1][1]["node"] == 1
