@@ -396,5 +396,5 @@ class _Sdk:
 
 def _refuse_to_start(*arguments: Any, **named: Any) -> None:
     raise ComputeUnreachable(
-        "SkyPilot's API server does not answer.", hint="Start it with `ainfinity doctor --start-sky`."
+        "SkyPilot's API server does not answer.", hint="Start it with `ainfinity sky start`."
     )

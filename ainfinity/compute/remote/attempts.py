@@ -27,8 +27,6 @@ class Attempt:
     odd_since: float | None = None
     queue_asked: float = _NEVER
     sent_at: float = _NEVER
-    #: Which cluster, after which recovery, the price is of.
-    priced: tuple[str, int] = ("", 0)
     #: The record as it was written last.
     written: str = ""
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -47,7 +45,7 @@ class Attempts:
     def __init__(self, records: Records) -> None:
         self.records = records
         self._lock = threading.Lock()
-        self._known = {name: Attempt(record) for name, record in records.read_all().items()}
+        self._known = {name: Attempt(record, written=repr(record)) for name, record in records.read_all().items()}
         self._strangers: dict[str, Record] = {}
 
     def all(self) -> list[Attempt]:
@@ -83,14 +81,16 @@ class Attempts:
 
     def forget(self, name: str) -> None:
         """Forget an attempt; its folder stays. Raises OSError."""
-        self.records.release(name)
-        with self._lock:
-            self._known.pop(name, None)
+        try:
+            self.records.release(name)
+        finally:
+            with self._lock:
+                self._known.pop(name, None)
 
     def must_write(self, attempt: Attempt) -> None:
         """Keep the record before something is launched. Errors: FolderUnwritable."""
         try:
-            self.records.write(attempt.record)
+            self.records.write(attempt.record, durably=True)
         except OSError as error:
             raise FolderUnwritable(
                 f"{self.records.folder} cannot be written: {error.strerror}.", hint="Make room on its disk."

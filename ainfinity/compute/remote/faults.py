@@ -71,7 +71,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     _fault(
         "server_down", Meaning.UNREACHABLE, ("ApiServerConnectionError",), "",
         "SkyPilot's API server does not answer.",
-        "Start the local one with `ainfinity doctor --start-sky`, or set SKYPILOT_API_SERVER_ENDPOINT to yours.",
+        "Start the local one with `ainfinity sky start`, or set SKYPILOT_API_SERVER_ENDPOINT to yours.",
     ),
     _fault(
         "version", Meaning.UNREACHABLE, ("APIVersionMismatchError", "APINotSupportedError"), "",

@@ -80,7 +80,8 @@ class Launcher:
         except ComputeUnreachable:
             raise
         except AinfinityError:
-            self._attempts.forget(record.name)  # nothing of it is there
+            with contextlib.suppress(OSError):
+                self._attempts.forget(record.name)  # nothing of it is there
             raise
         return record.handle
 
@@ -88,10 +89,10 @@ class Launcher:
         """Find what is there under the name, or else send it. `posting` is set, and is no longer afterwards."""
         record = attempt.record
         try:
-            self._attempts.must_write(attempt)
             if not self._find(record) and record.stopped_at is None:
                 self._attempts.records.set_deadline(record.name, request.deadline)
                 attempt.sent_at = record.launched_at = self._clock.now()
+                self._attempts.must_write(attempt)
                 record.request_id = self._post(record, request)
                 record.taken = True
         finally:
@@ -138,8 +139,12 @@ class Launcher:
         if rows:
             record.job_id, record.seen = max(row.id for row in rows), True
             return True
-        # A request for a managed job does not tell its name, so one on its way may be ours.
-        if any(row.name == "jobs.launch" for row in self._sky.requests()):
+        # A request for a managed job does not tell its name. Where one of ours may be on its way, for its reply was
+        # lost, a strange one may be that.
+        known = {one.record.request_id for one in self._attempts.all()}
+        if record.launched_at and any(
+            row.name == "jobs.launch" and row.id not in known for row in self._sky.requests()
+        ):
             raise ComputeUnreachable(f"{record.name} waits for what becomes of another launch that is on its way.")
         return False
 

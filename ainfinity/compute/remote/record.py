@@ -60,6 +60,8 @@ class Record:
     end: End | None = None
     given: str = ""
     price_per_hour: float | None = None
+    #: What the price is of: a cluster, after so many recoveries.
+    priced: str = ""
     recoveries: int = 0
     #: When its machines began to cost; None where that is unknown.
     billed_from: float | None = None
@@ -106,7 +108,7 @@ class Records:
         try:
             with os.scandir(self.folder) as entries:
                 yield from sorted(entry.name for entry in entries if os.path.exists(f"{entry.path}/{_RECORD}"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
 
     def read(self, name: str) -> Record | None:
@@ -117,16 +119,17 @@ class Records:
         except (OSError, ValueError, TypeError, AttributeError):
             return None
 
-    def write(self, record: Record) -> None:
-        """Keep a record: complete or not at all. Raises OSError."""
+    def write(self, record: Record, *, durably: bool = False) -> None:
+        """Keep a record: complete or not at all, and with `durably` on the disk for good. Raises OSError."""
         folder = self.folder / record.name
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / f".{_RECORD}.{secrets.token_hex(4)}"
         try:
             with aside.open("xb") as file:
                 file.write(json.dumps(asdict(record)).encode())
-                file.flush()
-                os.fsync(file.fileno())
+                if durably:
+                    file.flush()
+                    os.fsync(file.fileno())
             aside.replace(folder / _RECORD)
         finally:
             aside.unlink(missing_ok=True)

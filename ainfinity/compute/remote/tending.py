@@ -103,7 +103,7 @@ class Tender:
         wanted: dict[str, Attempt] = {}
         for attempt in attempts:
             cluster = _cluster_up(attempt.record, world)
-            if cluster and attempt.priced != (cluster, attempt.record.recoveries):
+            if cluster and attempt.record.priced != _price_key(cluster, attempt.record):
                 wanted[cluster] = attempt
         if wanted:
             self._chores.begin("prices", lambda: self._read_prices(wanted))
@@ -132,9 +132,13 @@ class Tender:
             if attempt is not None:
                 record = attempt.record
                 with attempt.lock:
-                    attempt.priced = (cluster, record.recoveries)
+                    record.priced = _price_key(cluster, record)
                     record.price_per_hour, record.given = row.price_per_hour, row.given or record.given
                     self._attempts.write(attempt)
+
+
+def _price_key(cluster: str, record: Record) -> str:
+    return f"{cluster}#{record.recoveries}"
 
 
 def _cluster_up(record: Record, world: World) -> str:

@@ -112,7 +112,8 @@ def _settle(sky: Sky, attempt: Attempt, request: str, now: float) -> None:
     except SkyRefused as error:
         with attempt.lock:
             record.request_id = ""
-            record.end = record.end or End(Phase.EXITED.value, 1, error.kind, str(error), now)
+            if record.stopped_at is None:
+                record.end = record.end or End(Phase.EXITED.value, 1, error.kind, str(error), now)
     else:
         with attempt.lock:
             record.request_id, record.seen = "", True

@@ -174,6 +174,7 @@ class FakeSky:
 
     def managed_jobs(self, *, ids: Sequence[int] | None = None, name: str = "", live: bool = False) -> list[ManagedRow]:
         self._call("managed_jobs")
+        wanted = None if ids is None else set(ids)
         return [
             ManagedRow(
                 job.id,
@@ -186,7 +187,7 @@ class FakeSky:
                 is_done=job.done,
             )
             for job in self.jobs.values()
-            if (ids is None or job.id in ids) and name in job.name and not (live and job.status in MANAGED_OVER)
+            if (wanted is None or job.id in wanted) and name in job.name and not (live and job.status in MANAGED_OVER)
         ]
 
     def queue(self, cluster: str) -> list[QueueRow]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,11 @@ class RemotePlace:
         self.output.mkdir(parents=True, exist_ok=True)
         self.transfer = FakeTransfer(self.output, self.sky)
 
-    def backend(self) -> SkyPilotCompute:
+    def backend(self, needed: Callable[[], bool] = lambda: True) -> SkyPilotCompute:
         follower = FakeFollower(self.sky, self.settings.attempts_dir)
-        return SkyPilotCompute(self.settings, self.clock, self.sky, follower, self.transfer, chores=InlineChores())
+        return SkyPilotCompute(
+            self.settings, self.clock, self.sky, follower, self.transfer, needed, chores=InlineChores()
+        )
 
     def request(self, name: str, deadline: float | None = None, **resources: Any) -> LaunchRequest:
         spec = {**SPEC, "resources": {**SPEC["resources"], **resources}}
