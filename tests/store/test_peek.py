@@ -51,6 +51,13 @@ _JOB = st.fixed_dictionaries(
         "error_code": st.sampled_from(["", "oom"]),
         "error_message": st.text(max_size=5),
         "seq": st.integers(0, 99),
+        "price_per_hour": st.sampled_from([None, 0.0, 2.5]),
+        "priced_from": st.sampled_from([None, 0.0, 1e9]),
+        "spent": st.sampled_from([None, 0.0, 7.25]),
+        "kept_until": st.one_of(st.none(), st.floats(0, 1e10)),
+        "stuck_since": st.one_of(st.none(), st.floats(0, 1e10)),
+        "origin": st.sampled_from(["", "cluster:theirs"]),
+        "claimed": st.booleans(),
     }
 )
 _NUMBER = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
@@ -95,7 +102,7 @@ def test_it_gives_what_the_real_query_gives(
                 progress.put(connection, f"j{number}", found)
     with shared.read() as connection:
         for query in queries:
-            assert peek_jobs(shared.path, query) == jobs.query(connection, query)
+            assert peek_jobs(shared.path, query, now=1e9 + 60) == jobs.query(connection, query, now=1e9 + 60)
 
 
 def test_the_comparison_would_see_a_difference(shared: Database, add_job: Callable[..., str]) -> None:

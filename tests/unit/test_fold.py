@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ainfinity.domain.cost import cost_of, total
 from ainfinity.domain.fold import AttemptFold, JobFold, fold, fold_attempt, fold_job
 from ainfinity.schema.event import Event, EventType
 from ainfinity.schema.states import (
@@ -39,6 +40,13 @@ KEYS = [
     "deadline",
     "provenance",
     "cause",
+    "price_per_hour",
+    "given",
+    "recoveries",
+    "moved",
+    "paid_from",
+    "until",
+    "backend",
 ]
 causes = st.sampled_from(["failure", "loss"])
 data = st.dictionaries(st.sampled_from(KEYS), values, max_size=4) | st.fixed_dictionaries({"cause": causes})
@@ -184,3 +192,55 @@ def test_a_retry_keeps_the_loss_from_before_any_training() -> None:
     ):
         job = fold_job(job, one)
     assert (job.result["eval_first"], job.result["eval_last"]) == ({"loss": 3.7}, {"loss": 2.9})
+
+
+#: An attempt's life as a backend tells it: seconds that pass, then an event.
+steps = st.lists(
+    st.tuples(
+        st.floats(0, 10_000),
+        st.sampled_from(
+            [
+                (EventType.ATTEMPT_SETTING_UP, {}),
+                (EventType.ATTEMPT_RUNNING, {}),
+                (EventType.ATTEMPT_RECOVERING, {}),
+                (EventType.ATTEMPT_GIVEN, {"price_per_hour": 2.0, "given": "a"}),
+                (EventType.ATTEMPT_GIVEN, {"price_per_hour": None, "given": "b", "moved": True}),
+                (EventType.ATTEMPT_GIVEN, {"price_per_hour": 5.0, "given": "c", "moved": True}),
+            ]
+        ),
+    ),
+    max_size=8,
+)
+
+
+@TRIES
+@given(st.lists(steps, min_size=1, max_size=3), st.floats(0, 10_000))
+def test_a_job_costs_what_its_attempts_cost(lives: list[Any], rest: float) -> None:
+    """The job's meter, which sees events alone, and those of its attempts agree at any moment."""
+    history: list[Event] = [Event(EventType.SUBMITTED, "j", 0.0, "x"), Event(EventType.QUEUED, "j", 0.0, "x")]
+    now = 0.0
+    for number, life in enumerate(lives, 1):
+        history.append(Event(EventType.ATTEMPT_INTENDED, "j", now, "x", number, {"name": f"n{number}"}))
+        for wait, (kind, more) in life:
+            now += wait
+            history.append(Event(kind, "j", now, "x", number, more))
+        if number < len(lives):
+            now += rest
+            history.append(Event(EventType.ATTEMPT_LOST, "j", now, "x", number))
+            history.append(Event(EventType.QUEUED, "j", now, "x", 0, {"cause": "loss"}))
+    job, attempts = fold("j", history)
+    whole = total(cost_of(attempt, now + rest) for attempt in attempts.values())
+    mine = cost_of(job, now + rest)
+    assert (mine is None) == (whole is None)
+    if mine is not None and whole is not None:
+        assert abs(mine - whole) < 1e-6
+
+
+def test_an_unknown_price_is_never_nothing() -> None:
+    begun = told(*LAUNCHED, (EventType.ATTEMPT_RUNNING, {}))
+    assert cost_of(begun[0], 100.0) is None
+    assert cost_of(begun[1][1], 100.0) is None
+    late = (EventType.ATTEMPT_RUNNING, {}), (EventType.ATTEMPT_GIVEN, {"price_per_hour": 3600.0})
+    assert cost_of(told(*LAUNCHED, *late)[0], 14.0) == 10.0, "a price that is told late counts from the beginning"
+    moved = (EventType.ATTEMPT_RUNNING, {}), (EventType.ATTEMPT_GIVEN, {"price_per_hour": 3600.0, "moved": True})
+    assert cost_of(told(*LAUNCHED, *moved)[0], 14.0) is None, "what the machine before it cost stays unknown"
