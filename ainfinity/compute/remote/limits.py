@@ -6,6 +6,7 @@ becomes ours at once, where the client would go on trying for minutes.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Generator
@@ -18,6 +19,7 @@ from ainfinity.core.redact import redact
 
 _CONNECT: Final = 5.0
 _NO_TIME: Final = 0.05
+_NUMBER: Final = re.compile(r"^\[Errno -?\d+\] ")
 
 
 class Limits:
@@ -89,7 +91,7 @@ def _cause(error: BaseException) -> str:
     while reason := (getattr(inner, "reason", None) or next((one for one in inner.args if _is_error(one)), None)):
         inner = reason
     text = getattr(inner, "strerror", None) or str(inner).rpartition(": ")[2] or type(inner).__name__
-    return redact(str(text)).rstrip(".")
+    return redact(_NUMBER.sub("", str(text))).rstrip(".")
 
 
 def _is_error(value: Any) -> bool:
