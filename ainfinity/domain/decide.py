@@ -199,7 +199,7 @@ def _too_dear(job: JobFold, seen: Seen, rules: Rules) -> Ending | None:
 def _new_deadline(job: JobFold, attempt: AttemptFold, seen: Seen, rules: Rules) -> float | None:
     """Return the deadline that the attempt's machine is to be told, if it is another than the one it knows."""
     wanted = attempt.deadline if attempt.extend_to is None else attempt.extend_to
-    if rules.max_cost is not None and job.price_per_hour is not None:
+    if rules.max_cost is not None and job.price_per_hour:
         # The price was not known at the launch, or another machine has another one.
         until = affordable_until(job, rules.max_cost, job.price_per_hour, seen.now)
         wanted = until if wanted is None else min(wanted, until or wanted)

@@ -129,7 +129,9 @@ class Caller:
                 return
             data: dict[str, Any] = {"deadline": deadline}
             if isinstance(error, Refused):  # recorded too, or it would be asked for ever
-                data = {"deadline": attempt.deadline, "refused": redact(str(error))}
+                # One that was to come sooner is kept from here all the same.
+                known = [value for value in (attempt.deadline, deadline) if value is not None]
+                data = {"deadline": min(known, default=None), "refused": redact(str(error))}
             elif error is not None:
                 raise error
             now = self.fence.store.clock.now()

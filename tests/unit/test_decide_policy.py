@@ -317,6 +317,8 @@ def test_a_price_that_is_told_late_brings_the_deadline_forward() -> None:
     assert decision.deadline == pytest.approx(NOW + 50.0), "$50 are left at $1 a second"
     assert run({"deadline": NOW + 50.5}, Seen(NOW, RUNNING), rules)[1] == Decision()
     assert run({"deadline": NOW + 10.0}, Seen(NOW, RUNNING), rules)[1] == Decision(), "it is never put off by itself"
+    free = {"price_per_hour": 0.0}
+    assert run({**free, "deadline": None}, Seen(NOW, RUNNING), rules, free)[1] == Decision(), "what is free has no end"
 
 
 def test_a_budget_that_is_spent_starts_nothing_new() -> None:
