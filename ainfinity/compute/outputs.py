@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 
@@ -23,6 +23,19 @@ def find_fault(folder: Path, files: Sequence[Mapping[str, Any]]) -> str:
         if fault:
             return f"{entry.get('path')}: {fault}"
     return ""
+
+
+def inside_job(path: str, job_id: str, folder: str) -> str:
+    """Return a path of any machine below the job's `output` or `checkpoints` relative to that.
+
+    Errors:
+        ValueError: it lies elsewhere. What a trainer says leads to no other place than its job's.
+    """
+    parts = PurePosixPath(path).parts
+    marks = [at for at in range(len(parts) - 2) if parts[at] == job_id and parts[at + 1] == folder]
+    if not marks or ".." in parts:
+        raise ValueError(path)
+    return "/".join(parts[marks[0] + 2 :])
 
 
 def _find_fault_of(root: Path, entry: Mapping[str, Any]) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final, cast
 
-from ainfinity.compute.outputs import find_fault
+from ainfinity.compute.outputs import find_fault, inside_job
 from ainfinity.compute.remote.journal import LOG
 from ainfinity.compute.remote.record import Records
 from ainfinity.compute.remote.rows import Gone
@@ -150,25 +150,11 @@ class RemoteTransfer:
         return {file.name: file for file in found}
 
 
-def inside_output(path: str, job_id: str) -> str:
-    """Return a path below the job's output folder relative to that. Errors: ValueError: it lies elsewhere."""
-    return inside_job(path, job_id, _OUTPUT)
-
-
-def inside_job(path: str, job_id: str, folder: str) -> str:
-    """Return a path of any machine below a folder of the job's relative to that folder. Errors: ValueError."""
-    parts = PurePosixPath(path).parts
-    marks = [at for at in range(len(parts) - 2) if parts[at] == job_id and parts[at + 1] == folder]
-    if not marks or ".." in parts:
-        raise ValueError(path)
-    return "/".join(parts[marks[-1] + 2 :])
-
-
 def _remote_file(entry: Mapping[str, Any], job_id: str) -> RemoteFile:
     size = int(entry["size"])
     if size < 0:
         raise ValueError(size)
-    return RemoteFile(inside_output(str(entry["path"]), job_id), size, str(entry["sha256"]).lower())
+    return RemoteFile(inside_job(str(entry["path"]), job_id, _OUTPUT), size, str(entry["sha256"]).lower())
 
 
 def _find_fault(folder: Path, files: Sequence[RemoteFile]) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from ainfinity.compute.remote.bringing import RemoteTransfer, inside_job
+from ainfinity.compute.outputs import inside_job
+from ainfinity.compute.remote.bringing import RemoteTransfer
 from ainfinity.compute.remote.record import Record, Records
 from ainfinity.compute.remote.rows import Gone
 from ainfinity.core.exceptions import ComputeUnreachable
-from tests.compute.remote.conftest import FakeMachine
+from tests.compute.remote.machine import FakeMachine
 
 JOB, NAME = "abcdefghij", "ain-12345678-abcdefghij-a1"
 FILES = {"adapter/weights.safetensors": b"weights" * 9000, "adapter/nested/config.json": b"{}"}
@@ -171,5 +172,5 @@ def test_every_node_is_told_a_new_deadline(place: Place, storage: str, deadline:
 
 
 def test_paths_are_taken_from_the_jobs_own_folder() -> None:
-    assert inside_job(f"/a/{JOB}/output/{JOB}/output/x", JOB, "output") == "x"
+    assert inside_job(f"/a/{JOB}/output/{JOB}/output/x", JOB, "output") == f"{JOB}/output/x"
     assert inside_job(f"/a/{JOB}/checkpoints/step-1", JOB, "checkpoints") == "step-1"

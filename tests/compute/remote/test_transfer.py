@@ -14,7 +14,7 @@ from ainfinity.compute.remote import transfer
 from ainfinity.compute.remote.ssh import hosts_in, write_config
 from ainfinity.compute.remote.transfer import RemoteFile, fetch_files, fetch_folder, hashes, list_files, place_in
 from ainfinity.core.exceptions import ComputeUnreachable, DataInvalid, FolderUnwritable, NotFound, Refused
-from tests.compute.remote.conftest import FakeMachine
+from tests.compute.remote.machine import FakeMachine
 
 NAMES = ["weights.safetensors", 'sub dir/a b\'c "$(touch x)".txt', "-rf", "empty", "ünï.json", "deep/er/est/file"]
 
