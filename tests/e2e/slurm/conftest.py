@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.slurm.desk import Desk
+from tests.e2e.slurm.loopback import Loopback, reason_to_fail, reason_to_skip, start_or_reuse
+from tests.services.conftest import template
+from tests.training.conftest import tiny_data, tiny_model, tiny_recipe
+
+__all__ = ["desk", "loopback", "template", "tiny_data", "tiny_model", "tiny_recipe"]
+
+#: What kills servers and nodes comes late, and what looks at what is left comes last.
+LATE = ("test_faults", "test_killed", "test_nothing_left")
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mine = [item for item in items if item.path.is_relative_to(HERE)]
+    for item in mine:
+        item.add_marker(pytest.mark.e2e)
+        item.add_marker(pytest.mark.timeout(1500))
+    others = [item for item in items if item not in mine]
+    items[:] = [
+        *others,
+        *sorted(mine, key=lambda item: LATE.index(item.path.stem) + 1 if item.path.stem in LATE else 0),
+    ]
+
+
+@pytest.fixture(scope="session")
+def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
+    """One cluster for all tests. It is taken down even when a test fails."""
+    if reason := reason_to_skip():
+        pytest.skip(reason)
+    cluster = start_or_reuse()
+    from tests.e2e.slurm import loopback as module
+
+    if not module.REUSED and (reason := reason_to_fail()):
+        pytest.fail(reason)
+    try:
+        yield next(cluster)
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def desk(loopback: Loopback, tmp_path: Path, template: Path, request: pytest.FixtureRequest) -> Iterator[Desk]:
+    """One person's data folder; at the end nothing of that person may be left in the cluster."""
+    label = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[-40:].strip("-")
+    made = Desk(loopback, tmp_path, f"{label}-{tmp_path.parent.name[-4:]}", template)
+    yield made
+    left = made.close()
+    assert left == [], "left behind, and taken down now"
