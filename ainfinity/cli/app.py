@@ -257,7 +257,7 @@ def wait(
 def pull(
     job: Job,
     what: Annotated[
-        str, typer.Argument(metavar="[WHAT]", help="adapter, model (or merged), checkpoint[:STEP] or logs.")
+        str, typer.Argument(metavar="[WHAT]", help="adapter, model, merged, checkpoint[:STEP] or logs.")
     ] = "",
     folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="By default one of the job's name.")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="The same as DIR.")] = None,

@@ -82,11 +82,11 @@ def _render(spec: JobSpec) -> dict[str, Any]:
 
 
 async def _launch(client: Client, spec: JobSpec, *, wait: bool, yes: bool, key: str, as_json: bool) -> int:
+    view = await client.plan(spec)  # which refuses what no API server would help
     if spec.resources.infra != "local":
         from ainfinity.cli.sky import need_sky
 
         await need_sky(client, yes=yes)
-    view = await client.plan(spec)
     describe_plan(spec, view)
     agreed = yes or _confirm(spec, view)
     if not agreed and _costs(view):

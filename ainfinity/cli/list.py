@@ -37,7 +37,7 @@ def list_jobs(
         write_csv(_CSV, (_csv_row(row) for row in rows))
     elif rows:
         now = time.time()
-        write_table(_HEAD, [_table_row(row, now) for row in rows], right=(2, 3, 4, 5, 6), state=1)
+        _write_table([_table_row(row, now) for row in rows], costs=any(row.infra != "local" for row in rows))
         if limit is not None and len(rows) == limit:
             say(f"The newest {limit}; --all lists every one.")
     else:
@@ -51,6 +51,13 @@ def list_jobs(
         sys.stdout.flush()
         _ensure_worker(settings)
     return EXIT_OK
+
+
+def _write_table(cells: Sequence[tuple[str, ...]], *, costs: bool) -> None:
+    """Write the table, without the costs where no job has any."""
+    kept = [index for index, name in enumerate(_HEAD) if costs or name != "COST"]
+    head, *rows = [[row[index] for index in kept] for row in (_HEAD, *cells)]
+    write_table(head, rows, right=range(2, 7 if costs else 6), state=1)
 
 
 def _ensure_worker(settings: Settings) -> None:

@@ -24,6 +24,8 @@ def main() -> None:
         sys.stderr.flush()
     except BrokenPipeError:
         _drop_output()
+    if code == EXIT_INTERRUPTED:
+        os._exit(code)  # a thread that waits for somebody else would hold up whoever wants to leave
     sys.exit(code)
 
 

@@ -130,7 +130,7 @@ class Session:
             chunk = self._run(self.client.logs(job, attempt=chunk.attempt, offset=chunk.offset))
 
     def pull(self, job: str, what: str, folder: str | Path) -> Sequence[str]:
-        """Copy `adapter`, `model`, `checkpoint[:STEP]` or `logs` to a folder and return the paths."""
+        """Bring `adapter`, `model`, `merged`, `checkpoint[:STEP]` or `logs` to a folder and return the paths."""
         return self._run(self.client.pull(job, what, str(folder)))
 
     def extend(self, job: str, seconds: float) -> JobRow:

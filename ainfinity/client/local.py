@@ -82,10 +82,10 @@ class LocalClient:
         )
         self._changes = ChangeService(store)
         self._logs = LogService(store, settings.attempts_dir)
-        self._artifacts = ArtifactService(store, settings.attempts_dir)
         self._deliveries = DeliveryService(store)
         outside = OutsideService(settings.cache_dir, store.clock)
         self._machines = MachineService(store, outside)
+        self._artifacts = ArtifactService(store, settings.attempts_dir, self._machines.reach)
         self._orphans = OrphanService(store, outside, settings.orphan_after)
         self._adoption = AdoptionService(store, outside)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ainfinity-services")
@@ -222,9 +222,14 @@ class LocalClient:
         """See `Client.artifacts`."""
         return await self._call(self._artifacts.list, job)
 
-    async def pull(self, job: str, what: str, folder: str) -> Sequence[str]:
+    async def pull(
+        self, job: str, what: str, folder: str, *, progress: Callable[[int, int], None] | None = None
+    ) -> Sequence[str]:
         """See `Client.pull`."""
-        return await self._call(self._artifacts.pull, job, what, folder)
+        told = None
+        if progress is not None:
+            told = partial(asyncio.get_running_loop().call_soon_threadsafe, progress)
+        return await self._wait_for(self._artifacts.pull, job, what, folder, told)
 
     async def extend(self, job: str, seconds: float) -> JobRow:
         """See `Client.extend`."""
@@ -249,8 +254,11 @@ class LocalClient:
         return await self._wait_for(self._machines.gpus, name, infra=infra, refresh=refresh)
 
     async def orphans(self, *, refresh: bool = False) -> Orphans:
-        """See `Client.orphans`."""
-        return await self._wait_for(self._orphans.list, refresh=refresh)
+        """See `Client.orphans`. A worker is started for what was found."""
+        found = await self._wait_for(self._orphans.list, refresh=refresh)
+        if found.rows:
+            await self.ensure_worker()
+        return found
 
     async def answer_orphan(self, name: str, answer: Literal["keep", "remove"]) -> OrphanRow:
         """See `Client.answer_orphan`."""

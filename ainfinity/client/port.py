@@ -7,7 +7,7 @@ Errors are `AinfinityError`s; each method names only those special to it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ainfinity.schema.data import DatasetRow
@@ -130,8 +130,13 @@ class Client(Protocol):
         """Return what the job left: adapter or model, checkpoints, logs."""
         ...
 
-    async def pull(self, job: str, what: str, folder: str) -> Sequence[str]:
-        """Copy `adapter`, `model`, `checkpoint[:STEP]` or `logs` to a folder, checked by sha256; return the paths."""
+    async def pull(
+        self, job: str, what: str, folder: str, *, progress: Callable[[int, int], None] | None = None
+    ) -> Sequence[str]:
+        """Bring `adapter`, `model`, `merged`, `checkpoint[:STEP]` or `logs` to a folder, checked by sha256.
+
+        Returns the paths. Repeating it goes on with what is missing. `progress` gets the bytes that came, and in all.
+        """
         ...
 
     async def gpus(self, name: str = "", *, infra: str = "", refresh: bool = False) -> Gpus:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Final, cast
 
+from ainfinity.compute.remote.ssh import Machine
 from ainfinity.core.exceptions import NotSupported, Refused, UsageError, WrongState
 from ainfinity.schema.actor import Actor, Role
 from ainfinity.schema.machines import GpuOffer, Gpus, Shell, SkyStatus
@@ -53,6 +55,11 @@ class MachineService:
         with self.store.write() as connection:
             jobs.audit(connection, self.store.clock.now(), actor.name, "start sky", status.endpoint)
         return _status(self.outside.ask("start", refresh=True).value)
+
+    def reach(self, attempt: str) -> Machine:
+        """Return the way to the machine of an attempt. Errors: ComputeUnreachable, NotFound."""
+        found: dict[str, Any] = self.outside.ask("ssh", {"name": attempt}).value
+        return Machine(Path(found["config"]), str(found["host"]))
 
     def shell(self, job: str, command: Sequence[str] = (), *, node: int = 0) -> Shell:
         """Return what to run for a shell, or a command, on a node of a job's machine.

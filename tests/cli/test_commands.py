@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from ainfinity.cli import json_models
+from ainfinity.client import local
 from ainfinity.core.exceptions import NotFound
 
 
@@ -21,7 +22,7 @@ def test_list_shows_the_newest_first_and_says_when_there_are_more(cli: Any, seed
     seed.running("run", extra="tags: [big]\nnote: see here\n")
     result = cli("list")
     lines = result.out.splitlines()
-    assert lines[0].split() == ["NAME", "STATE", "STEP", "LOSS", "ETA", "AGE", "COST", "WHERE", "MODEL", "ID"]
+    assert lines[0].split() == ["NAME", "STATE", "STEP", "LOSS", "ETA", "AGE", "WHERE", "MODEL", "ID"]
     assert lines[1].split()[:5] == ["run", "running", "3/12", "1.25", "1m30s"]
     assert [line.split()[0] for line in lines[2:]] == ["job-3", "job-2", "job-1", "job-0"]
     assert result.err == ""
@@ -201,12 +202,16 @@ def test_metrics_of_a_job_without_any(cli: Any, seed: Any) -> None:
     assert cli("metrics", "alpha", "--json", "--csv").code == 2
 
 
-def test_dry_run_launches_nothing(cli: Any, seed: Any) -> None:
+def test_dry_run_launches_nothing(cli: Any, seed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     document = cli("launch", "demo.yaml", "--dry-run", "--json").json("launch-dry-run")
     assert document["plan"]["plan"]["data_rows"] == 2
     assert document["task"] is None
-    remote = cli("launch", "demo.yaml", "python=", "infra=k8s", "gpus=H100:8", "--dry-run", "--json")
-    document = remote.json("launch-dry-run")
+    elsewhere = ("launch", "demo.yaml", "python=", "infra=k8s", "gpus=H100:8", "--dry-run", "--json")
+    document = cli(*elsewhere).json("launch-dry-run")
+    assert document["task"]["resources"]["accelerators"] == "H100:8"
+    assert document["refused"] is None
+    monkeypatch.setattr(local, "installed_backends", lambda: ("local",))
+    document = cli(*elsewhere).json("launch-dry-run")
     assert document["task"]["resources"]["accelerators"] == "H100:8"
     assert document["refused"]["code"] == "not_supported"
     text = cli("launch", "demo.yaml", "--dry-run").out
@@ -214,7 +219,8 @@ def test_dry_run_launches_nothing(cli: Any, seed: Any) -> None:
     assert cli("list", "--json").json("list") == []
 
 
-def test_a_name_in_use_and_an_infra_that_is_not_there(cli: Any, seed: Any) -> None:
+def test_a_name_in_use_and_an_infra_that_is_not_there(cli: Any, seed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "installed_backends", lambda: ("local",))
     seed.job("demo")
     assert cli("launch", "demo.yaml", "--json").error()["code"] == "name_taken"
     assert cli("launch", "demo.yaml", "name=x", "python=", "infra=k8s", "--json").error()["code"] == "not_supported"

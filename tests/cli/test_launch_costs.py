@@ -1,4 +1,4 @@
-"""Launches that cost money, for which this installation has no backend yet: the client is a double of the port."""
+"""Launches that cost money: the client is a double of the port."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from ainfinity.cli import launch
 from ainfinity.cli.wait import ProgressLine
 from ainfinity.core.exceptions import ApprovalNeeded
+from ainfinity.schema.machines import SkyStatus
 from ainfinity.schema.training_job import JobSpec
 from ainfinity.schema.views import JobRow, PlanView, Progress
 
@@ -39,6 +40,9 @@ class Cloud:
         return row()
 
     async def ensure_worker(self) -> None: ...
+
+    async def sky_status(self) -> SkyStatus:
+        return SkyStatus("http://127.0.0.1:46580", local=True, reachable=True)
 
 
 @pytest.fixture

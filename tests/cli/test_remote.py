@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ainfinity.cli import sky
+from ainfinity.cli import pull, sky
 from ainfinity.core.exceptions import ComputeUnreachable
 from ainfinity.services import outside
 
@@ -302,3 +303,26 @@ def test_mistakes(cli: Any, asked: Asked, arguments: list[str], code: int, messa
     assert message in result.err
     assert "Traceback" not in result.err
     assert result.out == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_how_far_a_transfer_is_stands_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(pull.time, "monotonic", lambda: now[0])
+    stream = Terminal()
+    line = pull.TransferLine(stream)
+    line.show(1_000_000, 5_000_000)  # what an earlier try brought
+    now[0] += 2.0
+    line.show(3_000_000, 5_000_000)
+    line.show(3_000_001, 5_000_000)  # too soon to tell
+    line.close()
+    assert stream.getvalue() == "\r3 MB of 5 MB (60 %), 1 MB/s\x1b[K\r\x1b[K"
+    elsewhere = io.StringIO()
+    line = pull.TransferLine(elsewhere)
+    line.show(0, 0)
+    line.close()
+    assert elsewhere.getvalue() == ""

@@ -294,7 +294,7 @@ class MemoryClient:
     async def artifacts(self, job: str) -> Sequence[ArtifactRow]:
         return self.files[self._find(job).id]
 
-    async def pull(self, job: str, what: str, folder: str) -> Sequence[str]:
+    async def pull(self, job: str, what: str, folder: str, **options: Any) -> Sequence[str]:
         raise NotSupported("The double has no files.")
 
     async def notices(self, place: str, *, limit: int = 20) -> Sequence[Notice]:
