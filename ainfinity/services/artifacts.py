@@ -13,7 +13,6 @@ from ainfinity.core.exceptions import NotFound, UsageError, WrongState
 from ainfinity.schema.views import ArtifactRow
 from ainfinity.services.copying import Progress, copy_bucket, copy_file
 from ainfinity.services.merging import merge
-from ainfinity.services.outside import OutsideService
 from ainfinity.services.whereabouts import Finder, Whereabouts
 from ainfinity.store import jobs
 from ainfinity.store.store import Store
@@ -126,16 +125,6 @@ class ArtifactService:
         if not pairs:
             raise NotFound(f"{job} has no logs yet.")
         return [str(copy_file(source, target)) for source, target in pairs]
-
-
-def reach_through(outside: OutsideService) -> Reach:
-    """Return the way to machines that goes through SkyPilot's answers."""
-
-    def reach(attempt: str) -> Machine:
-        found: Mapping[str, Any] = outside.ask("ssh", {"name": attempt, "node": 0}).value
-        return Machine(Path(found["config"]), str(found["host"]))
-
-    return reach
 
 
 def _newest(

@@ -34,6 +34,7 @@ from ainfinity.schema.views import AttemptRow, JobDetail, JobQuery, JobRow, Plan
 from ainfinity.services import planning
 from ainfinity.services.data import look_at
 from ainfinity.services.verbs import MachineVerbs
+from ainfinity.services.whereabouts import tell_places
 from ainfinity.store import events, jobs, metrics
 from ainfinity.store.jobs import PLAN
 from ainfinity.store.store import Store
@@ -220,14 +221,18 @@ class TrainingService(MachineVerbs):
         with self.store.read() as connection:
             job_id = jobs.resolve(connection, job)
             spec, plan_hash, plan, result = jobs.spec_and_plan(connection, job_id)
-            attempts = tuple(jobs.attempts(connection, job_id, self.store.clock.now()))
+            now = self.store.clock.now()
+            attempts = tuple(jobs.attempts(connection, job_id, now))
+            artifacts = tuple(jobs.artifacts(connection, job_id))
+            if self.jobs_dir is not None:
+                artifacts = tell_places(artifacts, job_id, self.jobs_dir / job_id, spec, attempts, now)
             return JobDetail(
                 job=self._row(connection, job_id),
                 spec=spec,
                 plan=plan or None,
                 plan_hash=plan_hash,
                 attempts=attempts,
-                artifacts=tuple(jobs.artifacts(connection, job_id)),
+                artifacts=artifacts,
                 result=result,
                 provenance=jobs.provenance(connection, job_id),
                 goodput=self._goodput(connection, job_id, attempts),

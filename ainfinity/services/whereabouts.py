@@ -6,7 +6,7 @@ trainer says leads anywhere else. The same part is looked for here, in the job's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -71,6 +71,19 @@ class Finder:
         if not self._is_local and attempt is not None and _has_machine(attempt, now):
             return Whereabouts(row, machine=attempt.name)
         return None
+
+
+def tell_places(
+    rows: Iterable[ArtifactRow],
+    job_id: str,
+    home: Path,
+    spec: Mapping[str, Any],
+    attempts: Iterable[AttemptRow],
+    now: float,
+) -> tuple[ArtifactRow, ...]:
+    """Return artifacts with where they are now; what is gone keeps the path that its trainer told."""
+    finder = Finder(job_id, home, spec, {row.number: row for row in attempts})
+    return tuple(row if (place := finder.find(row, now)) is None else place.told for row in rows)
 
 
 def _has_machine(attempt: AttemptRow, now: float) -> bool:

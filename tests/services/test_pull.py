@@ -231,3 +231,13 @@ def test_what_may_be_pulled_is_also_merged(work: Workplace, fake: FakeMachine) -
     with work.store.write() as connection:
         jobs.add_artifacts(connection, [row])
     assert job.pull("merged") == {"model/weights": b"w"}
+
+
+def test_show_tells_where_things_are_now(work: Workplace, fake: FakeMachine) -> None:
+    job = Elsewhere(work, fake, JobState.SUCCEEDED, None)
+    job.record()
+    home = work.settings.jobs_dir / job.job
+    job.fill(home)
+    told = {row.kind: row.path for row in work.service.get_job_status(job.job).artifacts}
+    assert told["adapter"] == str(home / "output" / "adapter")
+    assert told["checkpoint"] == str(home / "checkpoints" / "step-000008")
