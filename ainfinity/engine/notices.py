@@ -64,4 +64,8 @@ def _orphan(connection: Connection, event: Event, now: float) -> dict[str, Any]:
 
 
 def _dollars(amount: Any) -> str:
-    return f"${amount:.2f}" if isinstance(amount, int | float) else "an unknown amount"
+    if not isinstance(amount, int | float):
+        return "an unknown amount"
+    if 0 < amount < 0.001:
+        return "less than $0.001"
+    return f"${amount:.2f}" if amount >= 1 or not amount else f"${amount:.2g}"

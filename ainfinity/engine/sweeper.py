@@ -52,6 +52,7 @@ class Sweeper:
         self.probe = probe
         self.answers = AnswerFiles(settings.cache_dir / "answers")
         self._published = float("-inf")
+        self._listed: set[str] = set()
         self._memory: dict[str, _Memory] = {}
         self._prefix = ""
 
@@ -90,14 +91,14 @@ class Sweeper:
 
     def _publish(self, backend: str, running: Collection[str], found: Mapping[str, Observation], now: float) -> None:
         """Answer what fronts would have to ask SkyPilot for: it was seen anyway."""
-        if now - self._published < _PUBLISH:
+        if now - self._published < _PUBLISH and self._listed == set(running):
             return
         entries = [orphans.as_entry(_as_seen(None, found[name], backend, now, now)) for name in sorted(running)]
         try:
             self.answers.write("orphans", {"prefix": self._prefix}, Kept(entries, now, self.fence.store.clock.now()))
         except (OSError, FolderUnwritable) as error:
             _log.warning("the list of machines cannot be kept for fronts: %s", error)
-        self._published = now
+        self._published, self._listed = now, set(running)
 
     def _gone(
         self,

@@ -221,6 +221,11 @@ def test_fronts_are_given_what_was_seen_anyway(yard: Yard) -> None:
     assert kept is not None
     assert [(one["name"], one["price_per_hour"]) for one in kept.value] == [(name, 12.0), (live, 12.0)]
     assert kept.at == yard.clock.now() - 5
+    del yard.cloud.machines[name]
+    yard.look(live=(live,))
+    after = yard.sweeper.answers.read("orphans", {"prefix": f"ain-{yard.installation}-"})
+    assert after is not None
+    assert [one["name"] for one in after.value] == [live]  # at once, or a front would take it for there
 
 
 # --- answers ------------------------------------------------------------

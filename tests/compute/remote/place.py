@@ -38,7 +38,7 @@ class FakeFollower:
     def follow(self, name: str, source: LogSource) -> None:
         self.sources[name] = source
         now = self.sky.clock.now()
-        machine = self.sky.machines.get(name)
+        machine = self.sky.machines.get(source.cluster)
         if source.mode != "cluster" or source.job_id is None:
             return
         if machine is None:
