@@ -104,7 +104,6 @@ def add_some(client: MemoryClient) -> None:
     big: dict[str, Any] = {"model": "meta-llama/Llama-3.3-70B-Instruct", "infra": "aws/us-west-2", "gpus": "H100:32"}
     memory = "CUDA out of memory on rank 3 at step 3: 79.1 of 80.0 GiB were in use."
     oom: dict[str, Any] = {"error_code": "out_of_memory", "error_message": memory}
-    kept: dict[str, Any] = {"infra": "slurm/lab", "cost": 0.31, "price_per_hour": 0.4, "kept_until": NOW + 3600}
     broke: dict[str, Any] = {"infra": "slurm/lab", "cost": 0.31, "price_per_hour": 0.4}
     add("support-llama-8b", JobState.RUNNING, step=2310, of=5000, loss=1.402, eta=5400.0, **llama, **paid)
     add("legal-summaries", JobState.RUNNING, step=310, of=900, loss=1.91, infra="slurm/lab", stale_since=NOW - 300)
@@ -116,7 +115,6 @@ def add_some(client: MemoryClient) -> None:
     add("big-70b", JobState.AWAITING_APPROVAL, **big)
     add("docs-v3", JobState.SUCCEEDED, step=120, of=120, loss=1.873, finished_at=NOW - 7000)
     add("chat-oom", JobState.FAILED, step=3, of=200, loss=2.2, finished_at=NOW - 20000, **oom, **broke)
-    add("looked-at", JobState.RUNNING, step=7, of=200, loss=2.1, **kept)
     add("typo-in-name", JobState.CANCELLED, finished_at=NOW - 80000)
     add("too-dear", JobState.REJECTED, finished_at=NOW - 90000)
 
