@@ -157,7 +157,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     ),
     _fault(
         "cancelled", Meaning.REFUSED, ("RequestCancelled",), "",
-        "The launch was cancelled at SkyPilot's API server.", "Retry the job if that was not you.",
+        "It was cancelled at SkyPilot's API server.", "Retry the job if that was not you.",
     ),
     _fault(
         "bad_task", Meaning.REFUSED,

@@ -12,7 +12,7 @@ from ainfinity.compute.remote.attempts import Attempt, Attempts
 from ainfinity.compute.remote.chores import Chores
 from ainfinity.compute.remote.record import End, Record
 from ainfinity.compute.remote.rows import Gone, Mode, QueueRow, Sky, SkyRefused
-from ainfinity.compute.remote.states import MANAGED, state_of
+from ainfinity.compute.remote.states import CONTROLLER_FAILED, MANAGED, state_of
 from ainfinity.core.clock import Clock
 from ainfinity.core.exceptions import AinfinityError, ComputeUnreachable
 from ainfinity.domain.observation import Phase
@@ -228,5 +228,8 @@ class Launcher:
         ids = None if record.job_id is None else [record.job_id]
         for row in self._sky.managed_jobs(ids=ids, name="" if ids else record.name):
             is_ours = row.id == record.job_id or row.name == record.name
-            if is_ours and not state_of(MANAGED, row.status).is_end and row.status != "CANCELLING":
+            if is_ours and row.status == CONTROLLER_FAILED:
+                self._sky.down(row.cluster)
+                record.swept = True
+            elif is_ours and not state_of(MANAGED, row.status).is_end and row.status != "CANCELLING":
                 self._sky.cancel_managed(row.id)

@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 from ainfinity.compute.remote.record import End, Record
 from ainfinity.compute.remote.rows import ClusterRow, LogEnd, ManagedRow
-from ainfinity.compute.remote.states import CLUSTER, CLUSTER_JOB, MANAGED, State, state_of
+from ainfinity.compute.remote.states import CLUSTER, CLUSTER_JOB, CONTROLLER_FAILED, MANAGED, State, state_of
 from ainfinity.domain.observation import Observation, Phase
 
 #: How long the end of a job waits for the rest of its log. Seconds.
@@ -84,7 +84,10 @@ def has_machine(record: Record, sight: Sight) -> bool:
         return True
     if record.mode == "cluster":
         return sight.cluster is not None
-    return sight.managed is not None and not sight.managed.is_done
+    job = sight.managed
+    if job is None:
+        return False
+    return not record.swept if job.status == CONTROLLER_FAILED else not job.is_done
 
 
 def _note(record: Record, sight: Sight) -> None:

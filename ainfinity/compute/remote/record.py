@@ -55,6 +55,8 @@ class Record:
     ran: bool = False
     #: When its end was first ordered; None where it was not.
     stopped_at: float | None = None
+    #: Whether the cluster was taken down that a controller which failed may have left.
+    swept: bool = False
     #: Whether nothing of it is left, as far as SkyPilot knows.
     gone: bool = False
     end: End | None = None

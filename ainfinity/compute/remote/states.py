@@ -31,6 +31,9 @@ _SETUP: Final = State(
     Phase.EXITED, _FAILED, "setup_failed", "The setup on the machine failed. See `ainfinity logs` for its last lines."
 )
 
+#: The one end after which nobody looked after the cluster.
+CONTROLLER_FAILED: Final = "FAILED_CONTROLLER"
+
 #: Managed jobs, whose machines SkyPilot replaces by itself.
 MANAGED: Final[dict[str, State]] = {
     "PENDING": State(Phase.PENDING),
@@ -57,7 +60,7 @@ MANAGED: Final[dict[str, State]] = {
         "no_resources",
         "No such machine is to be had. See `ainfinity gpus`, and set resources to something that is there.",
     ),
-    "FAILED_CONTROLLER": State(
+    CONTROLLER_FAILED: State(
         Phase.VANISHED, None, "", "SkyPilot's controller of the job failed; see `sky jobs logs --controller`"
     ),
 }

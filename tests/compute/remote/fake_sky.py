@@ -99,6 +99,7 @@ class FakeSky:
         self.after: dict[str, Callable[[], None]] = {}
         self.secrets: dict[str, dict[str, str]] = {}
         self.tasks: dict[str, Mapping[str, Any]] = {}
+        self.idle_minutes: dict[str, int | None] = {}
         self._count = 0
 
     # Its own life.
@@ -210,7 +211,10 @@ class FakeSky:
         self._call("given")
         return {name: GivenRow(name, "1x H100:1 slurm/fake", 2.5) for name in clusters}
 
-    def launch(self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str]) -> str:
+    def launch(
+        self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str], idle_minutes: int | None = None
+    ) -> str:
+        self.idle_minutes[name] = idle_minutes
         return self._launch("launch", task, name, secrets)
 
     def launch_managed(self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str]) -> str:

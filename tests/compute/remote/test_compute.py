@@ -271,7 +271,6 @@ def test_a_recovery_is_told_and_is_no_failure(place: RemotePlace) -> None:
         ("FAILED_SETUP", Phase.EXITED, "setup_failed", 1),
         ("FAILED_NO_RESOURCE", Phase.EXITED, "no_resources", 1),
         ("FAILED_PRECHECKS", Phase.EXITED, "prechecks_failed", 1),
-        ("FAILED_CONTROLLER", Phase.VANISHED, "", None),
     ],
 )
 def test_a_managed_job_is_over_only_when_its_controller_is_through(
@@ -286,6 +285,19 @@ def test_a_managed_job_is_over_only_when_its_controller_is_through(
     job.done = True
     seen = see(place, compute, gone)
     assert (seen.phase, seen.exit_code) == (phase, exit_code)
+
+
+def test_the_cluster_of_a_job_whose_controller_failed_is_taken_down_by_us(place: RemotePlace) -> None:
+    """Nobody else does: its controller is through with it all the same."""
+    compute, job = launch_managed(place)
+    left = f"{NAME[:20]}-{job.id}"
+    place.sky.machines[left] = FakeCluster(left, "UP")
+    job.status, job.done = "FAILED_CONTROLLER", True
+    seen = see(place, compute, ended)
+    assert (seen.phase, seen.machine) == (Phase.VANISHED, True)
+    compute.stop(NAME)
+    see(place, compute, gone)
+    assert left not in place.sky.machines
 
 
 def test_a_stop_cancels_a_managed_job_once_and_is_over_when_confirmed(place: RemotePlace) -> None:
