@@ -41,6 +41,8 @@ _NOTICE: Final = 60  # seconds past its deadline before the trainer is told to e
 #: Minutes after which a machine that does nothing goes: with its model elsewhere, and with the only copy on its disk.
 _IDLE_EMPTY: Final = 10
 _IDLE_WITH_MODEL: Final = 60
+#: Clouds whose machines SkyPilot cannot have end themselves, and where it refuses a task that asks for it.
+_NO_AUTODOWN: Final = frozenset({"hyperbolic", "primeintellect", "verda", "yotta"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,14 +126,14 @@ def _resources(spec: JobSpec, launch: Launch, places: Places) -> dict[str, Any]:
         "disk_size": wanted.disk_size,
         "image_id": wanted.image,
         "priority": spec.policy.priority or None,
-        "autostop": None if launch.managed or not can_autostop(wanted.infra) else _autodown(spec, launch, places),
+        "autostop": None if launch.managed or not can_autodown(wanted.infra) else _autodown(spec, launch, places),
     }
     return {key: value for key, value in found.items() if value is not None}
 
 
-def can_autostop(infra: str) -> bool:
-    """Whether machines there can end themselves. On Slurm they can only in containers, which not every cluster has."""
-    return infra.partition("/")[0] != "slurm"
+def can_autodown(infra: str) -> bool:
+    """Whether machines there can end themselves. (On Slurm they can, though they cannot stop without a container.)"""
+    return infra.partition("/")[0].lower() not in _NO_AUTODOWN
 
 
 def _autodown(spec: JobSpec, launch: Launch, places: Places) -> dict[str, Any]:

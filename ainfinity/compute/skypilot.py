@@ -131,16 +131,17 @@ class SkyPilot:
         rows = (sky_rows.given(record) for record in records if record.get("status") is not None)
         return {row.cluster: row for row in rows}
 
-    # Changing.
-
-    def launch(self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str]) -> str:
+    def launch(
+        self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str], idle_minutes: int | None = None
+    ) -> str:
         """Send a task to a cluster that it makes if need be; return the request, which goes on.
 
         Errors:
             SkyRefused: SkyPilot does not accept the task. ComputeUnreachable: it may have been taken, or not.
         """
         with self._call(UPLOAD, each=CHANGE) as sky:
-            return str(sky.sdk.launch(sky.task(task, secrets), cluster_name=name))
+            down: Any = {"idle_minutes_to_autostop": idle_minutes, "down": True} if idle_minutes else {}
+            return str(sky.sdk.launch(sky.task(task, secrets), cluster_name=name, **down))
 
     def launch_managed(self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str]) -> str:
         """Send a task as a managed job; return the request, which goes on. Errors as of `launch`."""
@@ -395,6 +396,4 @@ class _Sdk:
 
 
 def _refuse_to_start(*arguments: Any, **named: Any) -> None:
-    raise ComputeUnreachable(
-        "SkyPilot's API server does not answer.", hint="Start it with `ainfinity sky start`."
-    )
+    raise ComputeUnreachable("SkyPilot's API server does not answer.", hint="Start it with `ainfinity sky start`.")

@@ -47,6 +47,9 @@ class Settings:
     orphan_after: float = 86400.0
     #: How long after its launch an attempt elsewhere ends itself if neither its policy nor its plan sets a limit.
     default_deadline: float = 86400.0
+    #: How long a machine elsewhere lives on by itself when nothing runs on it any more and no worker ends it; 0 means
+    #: ten minutes, or an hour where the model is on its own disk.
+    idle_down: float = 0.0
     #: How long a machine is kept whose model cannot be brought home.
     keep_unfetched: float = 86400.0
     busy_timeout: float = 10.0

@@ -155,7 +155,8 @@ def test_output_and_checkpoints_lie_on_the_storage(storage: str | None) -> None:
         ("aws", {}, 60),
         ("aws", {"idle_minutes": 7}, 7),
         ("k8s", {}, 60),
-        ("slurm/cluster", {}, None),
+        ("slurm/cluster", {}, 60),
+        ("verda", {}, None),
         ("aws", {"managed": True}, None),
     ],
 )

@@ -7,6 +7,7 @@ again. A launch is handed to the API server and not waited for: what becomes of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from typing import Any, Final
 
 from ainfinity.compute.logfile import read_lines
@@ -60,7 +61,8 @@ class SkyPilotCompute:
         self._adopted = adopted
         self._attempts = Attempts(Records(settings.attempts_dir))
         chores = chores or Chores()
-        self._launcher = Launcher(sky, self._clock, self._attempts, chores)
+        idle_minutes = ceil(settings.idle_down / 60) or None
+        self._launcher = Launcher(sky, self._clock, self._attempts, chores, idle_minutes)
         self._tender = Tender(sky, self._clock, self._attempts, self._launcher, follower, chores)
         self._asker = Asker(sky)
         self._managed_strangers: list[ManagedRow] = []

@@ -18,12 +18,14 @@ from ainfinity.core.exceptions import AinfinityError, ComputeUnreachable
 from ainfinity.domain.observation import Phase
 from ainfinity.schema.document import Document
 from ainfinity.schema.problems import validate
-from skylaunch.render import Launch, render_task
+from skylaunch.render import Launch, can_autodown, render_task
 
 _log = logging.getLogger(__name__)
 
 #: Seconds between two launches of the same name after the API server was killed in the midst of one.
 _AGAIN: Final = 10.0
+#: Minutes without a job after which the machine of a user's own task ends itself.
+_IDLE: Final = 60
 #: Requests that make something.
 _LAUNCHES: Final = frozenset({"launch", "jobs.launch"})
 
@@ -53,11 +55,14 @@ def choose_mode(spec: Mapping[str, Any], sky: Sky) -> Mode:
 class Launcher:
     """Sends attempts to the API server, each under its name and only where nothing bears that yet."""
 
-    def __init__(self, sky: Sky, clock: Clock, attempts: Attempts, chores: Chores) -> None:
+    def __init__(
+        self, sky: Sky, clock: Clock, attempts: Attempts, chores: Chores, idle_minutes: int | None = None
+    ) -> None:
         self._sky = sky
         self._clock = clock
         self._attempts = attempts
         self._chores = chores
+        self._idle_minutes = idle_minutes
 
     def launch(self, request: LaunchRequest) -> str:
         """Have SkyPilot launch an attempt, or find it launched, and return its handle. Errors: as of the port."""
@@ -112,9 +117,16 @@ class Launcher:
             recipe=request.recipe or None,
             resume_step=request.resume_step,
             managed=managed,
+            idle_minutes=self._idle_minutes,
         )
-        send = self._sky.launch_managed if managed else self._sky.launch
-        return send(render_task(spec, launch), request.name, request.secrets)
+        task = render_task(spec, launch)
+        if managed:
+            return self._sky.launch_managed(task, request.name, request.secrets)
+        idle = None
+        if spec.sky is not None and "autostop" not in (spec.sky.get("resources") or {}):
+            # A user's own task is sent unchanged, and is not to leave a machine behind for all that.
+            idle = (self._idle_minutes or _IDLE) if can_autodown(spec.resources.infra) else None
+        return self._sky.launch(task, request.name, request.secrets, idle)
 
     def _find(self, record: Record) -> bool:
         """Note in the record what is there under its name: a launch under way, or a job."""

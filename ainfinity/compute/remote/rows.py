@@ -249,8 +249,13 @@ class Sky(Protocol):
         """Return what was given for clusters that are there, those of managed jobs included."""
         ...
 
-    def launch(self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str]) -> str:
-        """Send a task to a cluster that it makes if need be; return the request, which goes on. Errors: SkyRefused."""
+    def launch(
+        self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str], idle_minutes: int | None = None
+    ) -> str:
+        """Send a task to a cluster that it makes if need be; return the request, which goes on. Errors: SkyRefused.
+
+        With `idle_minutes` the cluster ends itself after so long without a job, whatever the task says.
+        """
         ...
 
     def launch_managed(self, task: Mapping[str, Any], name: str, secrets: Mapping[str, str]) -> str:
