@@ -21,7 +21,7 @@ from ainfinity.domain.observation import Observation
 _log = logging.getLogger(__name__)
 
 #: A remote backend that has not answered for this long is out of contact. Seconds.
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 _THREADS: Final = 16
 
 
