@@ -13,8 +13,9 @@ from tests.training.conftest import tiny_data, tiny_model, tiny_recipe
 
 __all__ = ["desk", "loopback", "template", "tiny_data", "tiny_model", "tiny_recipe"]
 
-#: What kills servers and nodes comes late, and what looks at what is left comes last.
-LATE = ("test_faults", "test_killed", "test_nothing_left")
+#: What only takes time begins first. What kills servers and nodes comes late, what looks at what is left comes last.
+FIRST = "test_worker_and_front_go_for_good"
+LATE = ("test_faults", "test_abandoned", "test_killed", "test_nothing_left")
 HERE = Path(__file__).parent
 
 

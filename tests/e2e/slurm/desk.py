@@ -26,6 +26,7 @@ from ainfinity.services.training_service import TrainingService
 from ainfinity.store import jobs
 from ainfinity.store.store import open_store
 from tests.e2e.slurm.loopback import PATIENCE, ROOT, Loopback, wait_for
+from tests.engine.workshop import interpreter
 from tests.services.workplace import copy_database, write_chats
 
 AINFINITY = str(Path(sys.executable).with_name("ainfinity"))
@@ -116,6 +117,14 @@ class Desk:
             "resources": {"infra": "slurm/loopback", "cpus": "1", "memory": "2", "python": str(python)},
         }
         return changed(content, changes)
+
+    def local(self, name: str, script: str = "train()\nfinish()\n") -> dict[str, Any]:
+        """A job for this machine, whose trainer plays `script`."""
+        folder = self.root / f"model-{name}"
+        folder.mkdir()
+        (folder / "run.py").write_text(script)
+        recipe = {"model": str(folder), "data": str(self.data)}
+        return {"recipe": recipe, "resources": {"python": str(interpreter(self.root))}}
 
     def raw(self, run: str, **changes: Any) -> dict[str, Any]:
         """A SkyPilot task of a user."""
@@ -231,7 +240,7 @@ class Desk:
         if left:
             for name in self.loopback.live_managed(self.mine):
                 self.loopback.sky("jobs", "cancel", "--yes", "--name", name, check=False)
-            names = [name for name in self.loopback.clusters(self.mine)]
+            names = self.loopback.clusters(self.mine)
             if names:
                 self.loopback.sky("down", "--yes", *names, check=False)
             for job in self.loopback.squeue(self.mine):

@@ -25,6 +25,8 @@ REUSED = os.environ.get("AINFINITY_LOOPBACK_DIR", "")
 PATIENCE = 600.0
 #: The job's user in the cluster; it exists there only.
 USER = 61234
+#: The interpreter that has everything, as every machine of the cluster sees it.
+VENV_PYTHON = str(Path(sys.executable).absolute())
 
 
 def wait_for(condition: Callable[[], Any], what: str = "", pause: float = 0.2, patience: float = PATIENCE) -> Any:
