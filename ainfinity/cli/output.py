@@ -152,7 +152,9 @@ def money(dollars: float | None) -> str:
         return "unknown"
     if dollars == 0:
         return "free"
-    return f"${dollars:,.2f}" if abs(dollars) >= 0.1 else f"${dollars:.2g}"
+    if dollars < 0.001:
+        return "<$0.001"
+    return f"${dollars:,.2f}" if dollars >= 0.1 else f"${dollars:.2g}"
 
 
 def cost_so_far(dollars: float | None, price_per_hour: float | None) -> str:
@@ -163,7 +165,7 @@ def cost_so_far(dollars: float | None, price_per_hour: float | None) -> str:
 def per_hour(dollars: float | None) -> str:
     """Return a price as `$3.07/h`, `free` or `unknown`."""
     text = money(dollars)
-    return f"{text}/h" if text.startswith("$") else text
+    return f"{text}/h" if "$" in text else text
 
 
 def size(count: float) -> str:

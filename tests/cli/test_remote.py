@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ainfinity.cli import pull, sky
+from ainfinity.cli import output, pull, sky
 from ainfinity.core.exceptions import ComputeUnreachable
 from ainfinity.services import outside
 
@@ -326,3 +326,11 @@ def test_how_far_a_transfer_is_stands_in_one_line(monkeypatch: pytest.MonkeyPatc
     line.show(0, 0)
     line.close()
     assert elsewhere.getvalue() == ""
+
+
+def test_dollars_are_never_nothing_by_accident() -> None:
+    amounts = (None, float("nan"), 0.0, 0.000018, 0.012, 3.074, 12_345.6)
+    told = ["unknown", "unknown", "free", "<$0.001", "$0.012", "$3.07", "$12,345.60"]
+    assert [output.money(each) for each in amounts] == told
+    assert [output.per_hour(each) for each in (None, 0.0, 0.012)] == ["unknown", "free", "$0.012/h"]
+    assert [output.cost_so_far(0.0, price) for price in (None, 2.0, 0.0)] == ["-", "-", "free"]
