@@ -143,3 +143,13 @@ def test_no_contact_is_no_silence(bench: Bench) -> None:
             bench.clock.move(1)
         assert "attempt.stuck" not in kinds(bench, job)
         assert bench.row(job).state == "running"
+
+
+def test_a_sign_takes_the_alert_back(bench: Bench) -> None:
+    """Steps come every 80 s, and half a minute without one is an alert."""
+    job = bench.job(policy__stuck_after=30.0)
+    with bench.engine(bench.fake(weather=replace(DEAR, run=(400.0, 400.0)))) as engine:
+        assert bench.play(engine, job, *OVER, ticks=500) == "succeeded"
+    signs = [kind for kind in kinds(bench, job) if kind in ("attempt.stuck", "attempt.unstuck")]
+    assert signs[:4] == ["attempt.stuck", "attempt.unstuck"] * 2
+    assert bench.row(job).stuck_since is None

@@ -37,15 +37,15 @@ def bad_day(dice: random.Random, lag: float) -> Weather:
         linger=rate(0.5),
         stubborn=rate(0.5),
         forgotten=rate(0.5),
-        silent=rate(0.2),
+        silent=rate(0.4),
         deaf=rate(0.3),
         away=rate(0.3),
-        unpriced=rate(0.3),
-        price=dice.choice([(0.0, 0.0), (100.0, 4000.0)]),
+        unpriced=rate(0.2),
+        price=dice.choice([(0.0, 0.0), (100.0, 4000.0), (1000.0, 4000.0)]),
         pending=(0.0, dice.choice([0.0, 5.0, 20.0])),
         away_for=dice.choice([(1.0, 20.0), (1.0, 1e9)]),
         setup=(0.5, 3.0),
-        run=(0.5, dice.choice([3.0, 15.0])),
+        run=(0.5, dice.choice([3.0, 15.0, 40.0])),
         stop=(0.0, dice.choice([0.0, 4.0])),
     )
 
@@ -59,9 +59,9 @@ def draw_spec(data: str, name: str, dice: random.Random) -> JobSpec:
         "recover": dice.choice(["auto", "auto", "never"]),
         "notify": dice.choice(["finish", "finish", "all", "none"]),
         "max_duration": dice.choice([None, None, None, 6.0]),
-        "max_cost": dice.choice([None, None, 1.0, 10.0]),
-        "stuck_after": dice.choice([None, None, 10.0]),
-        "on_stuck": dice.choice(["alert", "restart", "stop"]),
+        "max_cost": dice.choice([None, 1.0, 10.0]),
+        "stuck_after": dice.choice([None, None, None, 2.0, 10.0]),
+        "on_stuck": dice.choice(["alert", "alert", "restart", "stop"]),
         "keep_on_failure": dice.choice([None, None, 30.0]),
     }
     return JobSpec.model_validate(

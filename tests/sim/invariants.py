@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from ainfinity.compute.fake import STEPS, Machine, World
 from ainfinity.core.config import Settings
+from ainfinity.domain.cost import total
 from ainfinity.domain.fold import AttemptFold, JobFold, fold, fold_attempt, fold_job
 from ainfinity.schema.event import TERMINAL_EVENTS, Event, EventType
 from ainfinity.schema.states import (
@@ -183,21 +184,29 @@ class Witness:
             check(gone <= allowed, f"{attempt.name} ran {gone - allowed:.0f} s past its bounds")
 
     def _money(self, job: JobFold, attempts: dict[int, AttemptFold], now: float) -> None:
-        """No job costs more than its budget by more than a few looks; and what it is said to cost is not too little."""
+        """In good contact no machine of a job is there for more than a few looks after its budget was truly spent."""
         budget = self.policies[job.id].max_cost if job.id in self.policies else None
-        periods: list[tuple[float, float | None]] = []
-        for attempt in attempts.values():
-            for machine in self.world.machines.get(attempt.name, ())[-1:]:
-                periods += [period for period in machine.paid(now) if period[0] > 0]
-                calm = machine.begins < self.calm_since < _gone(machine, now)
-                late = self.calm_since - machine.begins if calm else 0.0
-                periods += [(-late, price) for _, price in machine.paid(now)[-1:]] if calm else []
-        if budget is None or any(price is None for _, price in periods) or not periods:
+        machines = [one for attempt in attempts.values() for one in self.world.machines.get(attempt.name, ())[-1:]]
+        if budget is None or not machines:
             return
-        dearest = max(price or 0.0 for _, price in periods)
-        true = sum(seconds * (price or 0.0) for seconds, price in periods) / 3600
-        allowed = budget + (self.margin + LOOKS) * len(attempts) * dearest / 3600
-        check(true <= allowed, f"{job.id} cost ${true:.2f} of ${budget:.2f}")
+
+        def true_cost(at: float) -> float | None:
+            return total(
+                None if price is None else seconds * price / 3600
+                for machine in machines
+                for seconds, price in machine.paid(at)
+                if seconds > 0
+            )
+
+        whole = true_cost(now)
+        if whole is None or whole < budget:
+            return
+        low, spent = machines[0].begins, now
+        for _ in range(40):
+            middle = (low + spent) / 2
+            low, spent = (low, middle) if (true_cost(middle) or 0.0) >= budget else (middle, spent)
+        late = max(_gone(machine, now) for machine in machines) - max(spent, self.calm_since) - self.margin - LOOKS
+        check(late <= 0, f"{job.id} cost ${whole:.2f} of ${budget:.2f}, {late:.0f} s after that was spent")
 
     def _verdict(self, attempt: AttemptFold) -> None:
         """An attempt ends as its machine did, unless it was stopped or refused."""

@@ -23,6 +23,7 @@ from ainfinity.store.database import Database
 from ainfinity.store.migrate import ensure_schema
 from ainfinity.store.tables import core
 
+_RARE = frozenset({"launch", "stop", "extend", "verify", "release"})
 INSTALLATION = "0f1e2d3c"
 
 
@@ -64,11 +65,13 @@ class Chance:
             return
         self.time += self.script.pop(name, 0.001)
         dice = self.dice.random()
-        if dice < self.crash:
+        # Calls are rarer than what goes on around them, and worse to be killed at.
+        crash = self.crash * (3.0 if name.partition(":")[0] in _RARE else 1.0)
+        if dice < crash:
             self.log(f"is killed at {name}")
             self.happened[f"killed at {name}"] += 1
             raise Crash(name)
-        dice -= self.crash
+        dice -= crash
         if pausable and dice < self.slow:
             self.time += self.dice.uniform(0.1, 9.0)
             self.log(f"was slow at {name}")

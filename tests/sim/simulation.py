@@ -22,8 +22,9 @@ from ainfinity.domain.decide import Call
 from ainfinity.engine.fence import Fence
 from ainfinity.engine.launch import attempt_name
 from ainfinity.engine.outbox import Outbox
+from ainfinity.engine.reconciler import Reconciler
 from ainfinity.schema.actor import Actor
-from ainfinity.schema.states import JOB_TERMINAL, JobState
+from ainfinity.schema.states import ATTEMPT_LIVE, JOB_TERMINAL, JobState
 from ainfinity.schema.training_job import JobSpec
 from ainfinity.services.training_service import TrainingService
 from ainfinity.store import outbox
@@ -31,13 +32,10 @@ from ainfinity.store.store import Store
 from tests.sim.day import CALM, bad_day, draw_spec
 from tests.sim.invariants import Broken, Witness, check
 from tests.sim.machinery import INSTALLATION, Chance, Crash, SimCompute, SimDatabase, SimNotifier, WorldClock
-from tests.sim.wired import Wired
 
 _ON_MACHINES = ("extend", "keep", "teardown")
 PERSON = Actor("local:ann")
 PLACES = (("file",), ("file",), ("file", "command"))
-#: Seconds, for days that are over in minutes.
-SHORT = {"default_deadline": 30.0, "keep_unfetched": 40.0, "stop_grace": 5.0}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -126,7 +124,7 @@ class SimWorker:
                 return
             sim.chance.log(f"takes the lease, epoch {fence.epoch}")
             self.fence = fence
-            self.engine = Wired(fence, {"fake": self.compute}, sim.settings, lambda owner, names: {})
+            self.engine = Reconciler(fence, {"fake": self.compute}, sim.settings, lambda owner, names: {})
             self.outbox = Outbox(fence, sim.notifiers, lambda step: None)
             sim.sabotage(self)
         self.fence.must_hold()
@@ -152,7 +150,15 @@ class Simulation:
         self.database.begin(chance)
         lag = dice.choice([0.0, 3.0, 10.0])
         self.settings = Settings(
-            data_dir=ground.folder, config_dir=ground.folder, grace=10.0, lease=10.0, renew=3.0, **SHORT
+            data_dir=ground.folder,
+            config_dir=ground.folder,
+            grace=10.0,
+            lease=10.0,
+            renew=3.0,
+            # Short, for days that are over in minutes.
+            default_deadline=dice.choice([30.0, 400.0]),
+            keep_unfetched=40.0,
+            stop_grace=5.0,
         )
         self.weather = bad_day(dice, lag)
         self.capacity = dice.choice([None, 1, 2, 4])
@@ -252,10 +258,23 @@ class Simulation:
             if verb == "submit":
                 self._submit()
             elif self.submitted:
-                spec, key = self.dice.choice(self.submitted)
-                self._wish(verb, spec, key)
+                self._wish(verb, *self._pick(verb))
         except AinfinityError as error:
             self.chance.log(f"{verb}: {error.code}")
+
+    def _pick(self, verb: str) -> tuple[JobSpec, str]:
+        """A job to do something with; a machine that is kept draws people's eyes."""
+        waiting = (
+            {row.name for row in self.service.list_jobs() if self._waits(row.id)} if verb in _ON_MACHINES else set()
+        )
+        kept = [pair for pair in self.submitted if pair[0].name in waiting]
+        return self.dice.choice(kept or self.submitted)
+
+    def _waits(self, job_id: str) -> bool:
+        attempts = [one for one in self.witness.attempts.values() if one.job_id == job_id]
+        return any(one.fetching_since is not None and one.state in ATTEMPT_LIVE for one in attempts) or (
+            job_id in self.witness.jobs and self.witness.jobs[job_id].kept_until is not None
+        )
 
     def _submit(self) -> None:
         dice = self.dice
