@@ -153,7 +153,8 @@ def error_of(shown: Mapping[str, str]) -> AinfinityError:
 
 
 def _kinds(root: type[AinfinityError]) -> dict[str, type[AinfinityError]]:
-    found = {root.code: root}
+    """The exceptions by their code; one without a code of its own is told by its parent's."""
+    found = {root.code: root} if "code" in vars(root) else {}
     for kind in root.__subclasses__():
         found |= _kinds(kind)
     return found

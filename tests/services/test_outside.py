@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from ainfinity.compute.remote.rows import RequestLost
 from ainfinity.core.exceptions import ComputeUnreachable, NotFound, Unreachable
 from ainfinity.services import outside
 from ainfinity.services.outside import OutsideService, error_of, run_ask
@@ -251,3 +252,5 @@ def test_every_error_keeps_its_kind() -> None:
     for error in (ComputeUnreachable("a", hint="b"), NotFound("c", field="d"), Unreachable("e")):
         back = error_of(error.as_dict())
         assert (type(back), back.as_dict()) == (type(error), error.as_dict())
+    # One without a code of its own does not stand for its parent.
+    assert type(error_of(RequestLost("f").as_dict())) is ComputeUnreachable
