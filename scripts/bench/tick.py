@@ -27,6 +27,7 @@ class Counting:
 
     name = "local"
     lag = 0.0
+    remote = False
 
     def __init__(self, names: Sequence[str]) -> None:
         self.found = {name: Observation(name, Phase.RUNNING, machine=True, handle="x") for name in names}
@@ -59,6 +60,10 @@ class Counting:
         """Count and approve."""
         self.calls["verify"] += 1
         return ""
+
+    def extend(self, name: str, deadline: float | None) -> None:
+        """Count."""
+        self.calls["extend"] += 1
 
     def release(self, name: str) -> None:
         """Count."""
