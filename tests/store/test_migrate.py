@@ -392,10 +392,6 @@ def test_every_refusal_says_what_to_do_next(path: Path, tmp_path: Path) -> None:
         with pytest.raises(AinfinityError) as caught:
             ensure_schema(place)
         errors.append(caught.value)
-    assert [error.code for error in errors] == [
-        "database_newer",
-        "database_broken",
-        "folder_unwritable",
-        "folder_unwritable",
-    ]
+    codes = [error.code for error in errors]
+    assert codes == ["database_newer", "database_broken", "folder_unwritable", "folder_unwritable"]
     assert all(error.hint and str(tmp_path) in error.message for error in errors)

@@ -60,7 +60,9 @@ def ask_health(endpoint: str, limit: float) -> Health:
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError):
             return Health(shown, local, f"{shown} did not answer within {limit:.0f} s.", "Wait, or see its log.")
-        hint = "Start it with `ainfinity sky start`." if local else "Check SKYPILOT_API_SERVER_ENDPOINT and the network."
+        hint = (
+            "Start it with `ainfinity sky start`." if local else "Check SKYPILOT_API_SERVER_ENDPOINT and the network."
+        )
         text = getattr(reason, "strerror", None) or str(reason)
         return Health(shown, local, f"No API server answers at {shown}: {text}.", hint, reachable=False)
     return _read(shown, local, said)
