@@ -12,7 +12,9 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+from ainfinity.client.port import Client
 from tests.tui import scenes
 from tests.tui.double import FixedClock, MemoryClient
 from tests.tui.stage import settle
@@ -55,8 +57,8 @@ async def draw(make: Callable[[], MemoryClient], job: str | None, keys: tuple[st
     """Return the screen as SVG after the keys were pressed."""
     client = make()
 
-    async def open_client() -> MemoryClient:
-        return client
+    async def open_client() -> Client:
+        return cast("Client", client)  # the double has all that the screens ask for
 
     app = AinfinityApp(open_client, lambda: list(client.rows.values()), job=job, clock=FixedClock())
     async with app.run_test(size=SIZE) as pilot:

@@ -63,8 +63,8 @@ class Resources(_Frozen):
     infra: str = Field(
         default="local",
         pattern=r"^[a-z0-9][A-Za-z0-9_/.*-]{0,127}$",
-        description="`local`, or an infrastructure as SkyPilot names it: `slurm/cluster`, `k8s`, `aws/us-east-1`; `any`: "
-        "SkyPilot takes the cheapest.",
+        description="`local`, or an infrastructure as SkyPilot names it: `slurm/cluster`, `k8s`, `aws/us-east-1`; "
+        "`any`: SkyPilot takes the cheapest.",
     )
     gpus: str | None = Field(
         default=None,

@@ -41,8 +41,7 @@ class Elsewhere:
     name: str = "skypilot"
     lag: float = 20.0
     remote: bool = True
-    #: Machines that a stop does not end at once.
-    stubborn: bool = False
+    stubborn: bool = False  # its machines outlive a stop
 
     def plant(self, name: str, **given: Any) -> str:
         seen: dict[str, Any] = {"price_per_hour": 12.0, "given": "2x H100:8 slurm/loopback", "handle": "cluster:x"}

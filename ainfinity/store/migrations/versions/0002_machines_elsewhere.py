@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -60,7 +62,7 @@ def upgrade() -> None:
     _create_tables()
 
 
-def _add(table: str, before: str, *columns: sa.Column[object]) -> None:
+def _add(table: str, before: str, *columns: sa.Column[Any]) -> None:
     """Insert the columns in this order. Their defaults fill the rows that are there, and are dropped after that."""
     with op.batch_alter_table(table, recreate="always") as batch:
         for column in columns:
