@@ -13,11 +13,19 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from scripts.bench import appends, commands, feed, paint, remote, tick
+from scripts.bench import appends, commands, feed, paint, remote, slurm, tick
 from scripts.bench.measure import Figure
 
 ROOT = Path(__file__).parents[2]
-PARTS = {"commands": commands, "paint": paint, "feed": feed, "tick": tick, "remote": remote, "appends": appends}
+PARTS = {
+    "commands": commands,
+    "paint": paint,
+    "feed": feed,
+    "tick": tick,
+    "remote": remote,
+    "appends": appends,
+    "slurm": slurm,
+}
 
 
 def table(figures: list[Figure]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.slurm.desk import Desk
-from tests.e2e.slurm.loopback import Loopback, reason_to_fail, reason_to_skip, start_or_reuse
+from tests.e2e.slurm.loopback import Loopback, reason_to_fail, reason_to_skip, running_loopback
 from tests.services.conftest import template
 from tests.training.conftest import tiny_data, tiny_model, tiny_recipe
 
@@ -36,15 +36,10 @@ def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
     """One cluster for all tests. It is taken down even when a test fails."""
     if reason := reason_to_skip():
         pytest.skip(reason)
-    cluster = start_or_reuse()
-    from tests.e2e.slurm import loopback as module
-
-    if not module.REUSED and (reason := reason_to_fail()):
+    if reason := reason_to_fail():
         pytest.fail(reason)
-    try:
-        yield next(cluster)
-    finally:
-        cluster.close()
+    with running_loopback() as cluster:
+        yield cluster
 
 
 @pytest.fixture
