@@ -15,8 +15,6 @@ from pathlib import Path
 import psutil
 import yaml
 
-from ainfinity.core.config import Settings
-from ainfinity.store.store import open_store
 from scripts.bench.measure import Figure, at_most
 from tests.e2e.slurm.desk import Desk
 from tests.e2e.slurm.loopback import PATIENCE, ROOT, Loopback, reason_to_fail, reason_to_skip, running_loopback
@@ -36,9 +34,8 @@ class Bench:
     """One desk, and a count by which jobs are named."""
 
     def __init__(self, loopback: Loopback, folder: Path) -> None:
-        open_store(Settings(data_dir=folder / "template", config_dir=folder / "template")).close()
         self.loopback = loopback
-        self.desk = Desk(loopback, folder, "bench", folder / "template")
+        self.desk = Desk(loopback, folder, "bench")
         self.count = 0
 
     def ours(self) -> tuple[float, float]:

@@ -8,10 +8,9 @@ import pytest
 
 from tests.e2e.slurm.desk import Desk
 from tests.e2e.slurm.loopback import Loopback, reason_to_fail, reason_to_skip, running_loopback
-from tests.services.conftest import template
 from tests.training.conftest import tiny_data, tiny_model, tiny_recipe
 
-__all__ = ["desk", "loopback", "template", "tiny_data", "tiny_model", "tiny_recipe"]
+__all__ = ["desk", "loopback", "tiny_data", "tiny_model", "tiny_recipe"]
 
 #: What only takes time begins first. What kills servers and nodes comes late, what looks at what is left comes last.
 FIRST = "test_worker_and_front_go_for_good"
@@ -43,10 +42,10 @@ def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def desk(loopback: Loopback, tmp_path: Path, template: Path, request: pytest.FixtureRequest) -> Iterator[Desk]:
+def desk(loopback: Loopback, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Desk]:
     """One person's data folder; at the end nothing of that person may be left in the cluster."""
     label = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[-40:].strip("-")
-    made = Desk(loopback, tmp_path, f"{label}-{tmp_path.parent.name[-4:]}", template)
+    made = Desk(loopback, tmp_path, f"{label}-{tmp_path.parent.name[-4:]}")
     yield made
     left = made.close()
     assert left == [], "left behind, and taken down now"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 import yaml
 
+from ainfinity.client.local import LocalClient
 from ainfinity.core.config import Settings
 from ainfinity.schema.actor import Actor
 from ainfinity.schema.event import Event
@@ -27,7 +29,7 @@ from ainfinity.store import jobs
 from ainfinity.store.store import open_store
 from tests.e2e.slurm.loopback import PATIENCE, ROOT, Loopback, wait_for
 from tests.engine.workshop import interpreter
-from tests.services.workplace import copy_database, write_chats
+from tests.services.workplace import write_chats
 
 AINFINITY = str(Path(sys.executable).with_name("ainfinity"))
 ANN = Actor("local:ann")
@@ -38,11 +40,11 @@ QUICK = {"LEASE": "6", "RENEW": "2", "POLL": "2", "TICK": "0.5"}
 class Desk:
     """A person's data folder and what they do with it. Waits are bounded by `PATIENCE` unless they say otherwise."""
 
-    def __init__(self, loopback: Loopback, root: Path, label: str, template: Path) -> None:
+    def __init__(self, loopback: Loopback, root: Path, label: str) -> None:
         self.loopback = loopback
         self.root = root
         self.settings = Settings(data_dir=root / "data", config_dir=root / "config")
-        copy_database(template, self.settings.data_dir)
+        # No copy of a template: each desk is an installation of its own.
         self.store = open_store(self.settings)
         with self.store.read() as connection:
             self.installation = jobs.installation(connection)
@@ -96,7 +98,8 @@ class Desk:
         from ainfinity.schema.job_file import load
 
         spec: JobSpec = load(str(self.job_file(name, content)))
-        return self.service.launch_job(spec, f"key-{name}", ANN).id
+        client = LocalClient(self.store, self.settings, ANN, start_workers=False)
+        return asyncio.run(client.submit(spec, f"key-{name}")).id
 
     # --- jobs to launch
 
@@ -196,8 +199,8 @@ class Desk:
     # --- workers
 
     def worker(self, *, step: str = "", hit: int = 1, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a worker; with `step` it dies by kill -9 at the `hit`-th passing of it."""
-        words = ["-c", DYING, step, str(hit)] if step else ["-m", "ainfinity.worker", "--until-idle"]
+        """Start a worker that waits for its turn; with `step` it dies by kill -9 at the `hit`-th passing of it."""
+        words = ["-c", DYING, step, str(hit)] if step else ["-m", "ainfinity.worker"]
         out = (self.settings.data_dir / "worker.out").open("ab")
         with out:
             return subprocess.Popen(
@@ -274,5 +277,5 @@ def probe(name):
     if passed == hit:
         os.kill(os.getpid(), signal.SIGKILL)
 worker.Worker = functools.partial(worker.Worker, probe=probe)
-sys.exit(worker.main(["--until-idle"]))
+sys.exit(worker.main([]))
 """

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -30,8 +29,8 @@ class Abandoned:
 
 
 @pytest.fixture(scope="session")
-def abandoned(loopback: Loopback, tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator[Abandoned]:
-    desk = Desk(loopback, tmp_path_factory.mktemp("abandoned"), "abandoned", template)
+def abandoned(loopback: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abandoned]:
+    desk = Desk(loopback, tmp_path_factory.mktemp("abandoned"), "abandoned")
     desk.extra["AINFINITY_IDLE_DOWN"] = "60"
     limit = {"policy__max_duration": LIMIT}
     try:
