@@ -53,13 +53,19 @@ def cost(spent: float | None, price_per_hour: float | None, priced_from: float |
     return spent + price_per_hour * max(0.0, now - priced_from) / HOUR
 
 
-def affordable_until(of: Metered, budget: float, price_per_hour: float, now: float) -> float | None:
-    """Return when `of` will have cost `budget` dollars at that price; None where what it has cost is unknown."""
-    so_far = cost_of(of, now)
-    if so_far is None:
-        return None
+def least_cost(of: Metered, now: float) -> float:
+    """Return the dollars up to `now` that are known: what was spent at an unknown price is not in them.
+
+    A budget is held against these, so that one machine without a price does not set all after it free.
+    """
+    since = now if of.priced_from is None else of.priced_from
+    return (of.spent or 0.0) + (of.price_per_hour or 0.0) * max(0.0, now - since) / HOUR
+
+
+def affordable_until(of: Metered, budget: float, price_per_hour: float, now: float) -> float:
+    """Return when `of` will have cost `budget` dollars at that price, as far as its cost is known."""
     # Free is affordable for longer than any clock shows.
-    return now + (max(0.0, budget - so_far) / price_per_hour * HOUR if price_per_hour > 0 else 1e9)
+    return now + (max(0.0, budget - least_cost(of, now)) / price_per_hour * HOUR if price_per_hour > 0 else 1e9)
 
 
 _SEEN = frozenset({EventType.ATTEMPT_SETTING_UP, EventType.ATTEMPT_RUNNING, EventType.ATTEMPT_RECOVERING})

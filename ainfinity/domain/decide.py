@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ainfinity.domain.cost import affordable_until, cost_of
+from ainfinity.domain.cost import affordable_until, least_cost
 from ainfinity.domain.ending import DEADLINE, NOT_RETRIED, UNFETCHED, Ending, ending_of, recorded_ending
 from ainfinity.domain.fold import ON_REQUEST, AttemptFold, JobFold
 from ainfinity.domain.observation import Observation, Phase
@@ -189,7 +189,7 @@ def _too_late(attempt: AttemptFold, found: Observation, seen: Seen, rules: Rules
 
 def _too_dear(job: JobFold, seen: Seen, rules: Rules) -> Ending | None:
     """Whether the job has cost what it may."""
-    if rules.max_cost is None or (so_far := cost_of(job, seen.now)) is None or so_far < rules.max_cost:
+    if rules.max_cost is None or (so_far := least_cost(job, seen.now)) < rules.max_cost:
         return None
     text = f"It has cost ${so_far:.2f} of policy.max_cost ${rules.max_cost:.2f}. Raise that: `ainfinity retry JOB "
     text += "policy.max_cost=…`."
@@ -202,7 +202,7 @@ def _new_deadline(job: JobFold, attempt: AttemptFold, seen: Seen, rules: Rules) 
     if rules.max_cost is not None and job.price_per_hour:
         # The price was not known at the launch, or another machine has another one.
         until = affordable_until(job, rules.max_cost, job.price_per_hour, seen.now)
-        wanted = until if wanted is None else min(wanted, until or wanted)
+        wanted = until if wanted is None else min(wanted, until)
     if wanted is None or (attempt.deadline is not None and abs(wanted - attempt.deadline) < _SAME):
         return None
     return wanted

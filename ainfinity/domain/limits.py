@@ -14,13 +14,13 @@ SLACK = 3.0
 class Limits:
     """What an attempt's time is bounded by: seconds, dollars, and dollars an hour; None where it is not set or known.
 
-    `price_per_hour` is the dearest candidate's, `spent` what the job has cost before, `upper_seconds` the plan's upper
-    time.
+    `price_per_hour` is the dearest candidate's, `upper_seconds` the plan's upper time, `spent` what the job cost
+    before, as far as that is known.
     """
 
     max_duration: float | None = None
     max_cost: float | None = None
-    spent: float | None = 0.0
+    spent: float = 0.0
     price_per_hour: float | None = None
     upper_seconds: float | None = None
 
@@ -30,7 +30,7 @@ def time_limit(limits: Limits, default: float) -> tuple[float, str]:
     known: list[tuple[float, str]] = []
     if limits.max_duration is not None:
         known.append((limits.max_duration, "policy.max_duration"))
-    if limits.max_cost is not None and limits.spent is not None and limits.price_per_hour:
+    if limits.max_cost is not None and limits.price_per_hour:
         left = max(0.0, limits.max_cost - limits.spent)
         known.append((left / limits.price_per_hour * HOUR, "policy.max_cost"))
     if known:

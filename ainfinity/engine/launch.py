@@ -73,11 +73,11 @@ def build_request(
 
 
 def deadline(
-    spec: Mapping[str, Any], plan: Mapping[str, Any], spent: float | None, backend: str, default: float, now: float
+    spec: Mapping[str, Any], plan: Mapping[str, Any], spent: float, backend: str, default: float, now: float
 ) -> float | None:
     """Return when an attempt that starts now must have ended, in Unix seconds; None without a limit, here only.
 
-    `spent` is what the job has cost so far in dollars, `default` the seconds where nothing else limits it.
+    `spent` is what the job has cost so far in dollars, where known, `default` the seconds where nothing else limits it.
     """
     limit = spec["policy"].get("max_duration")
     if backend == "local":

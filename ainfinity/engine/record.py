@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ainfinity.core.config import Settings
-from ainfinity.domain.cost import cost_of
+from ainfinity.domain.cost import least_cost
 from ainfinity.domain.decide import Call, Decision
 from ainfinity.engine.fence import Fence
 from ainfinity.engine.launch import attempt_name, deadline, provenance
@@ -75,7 +75,7 @@ class Recorder:
 
     def _intent(self, connection: Connection, job: LiveJob, number: int, backend: str, now: float) -> Mapping[str, Any]:
         plan = {} if backend == "local" else jobs.spec_and_plan(connection, job.job.id)[2]
-        spent, default = cost_of(job.job, now), self.settings.default_deadline
+        spent, default = least_cost(job.job, now), self.settings.default_deadline
         return {
             "name": attempt_name(self._installation, job.job.id, number),
             "backend": backend,

@@ -117,8 +117,7 @@ class MachineVerbs:
         budget: float | None = policy.get("max_cost")
         if budget is None or fold.price_per_hour is None:
             return math.inf
-        until = affordable_until(fold, budget, fold.price_per_hour, self.store.clock.now())
-        return math.inf if until is None else until
+        return affordable_until(fold, budget, fold.price_per_hour, self.store.clock.now())
 
     def _wish(
         self, connection: Connection, kind: EventType, fold: JobFold, actor: Actor, action: str, data: dict[str, Any]

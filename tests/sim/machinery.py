@@ -23,7 +23,7 @@ from ainfinity.store.database import Database
 from ainfinity.store.migrate import ensure_schema
 from ainfinity.store.tables import core
 
-_RARE = frozenset({"launch", "stop", "extend", "verify", "release"})
+_RARE = {"launch": 3.0, "stop": 3.0, "verify": 3.0, "release": 3.0, "extend": 10.0}
 INSTALLATION = "0f1e2d3c"
 
 
@@ -66,7 +66,7 @@ class Chance:
         self.time += self.script.pop(name, 0.001)
         dice = self.dice.random()
         # Calls are rarer than what goes on around them, and worse to be killed at.
-        crash = self.crash * (3.0 if name.partition(":")[0] in _RARE else 1.0)
+        crash = self.crash * _RARE.get(name.partition(":")[0], 1.0)
         if dice < crash:
             self.log(f"is killed at {name}")
             self.happened[f"killed at {name}"] += 1

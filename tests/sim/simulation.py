@@ -33,7 +33,7 @@ from tests.sim.day import CALM, bad_day, draw_spec
 from tests.sim.invariants import Broken, Witness, check
 from tests.sim.machinery import INSTALLATION, Chance, Crash, SimCompute, SimDatabase, SimNotifier, WorldClock
 
-_ON_MACHINES = ("extend", "keep", "teardown")
+_ON_MACHINES = ("extend", "extend", "extend", "keep", "teardown")
 PERSON = Actor("local:ann")
 PLACES = (("file",), ("file",), ("file", "command"))
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
@@ -202,6 +202,7 @@ class Simulation:
             worker.engine.caller.launch = lambda *_: None
         if not self.switches.fence:
             worker.fence.must_hold = lambda: None
+            worker.fence.must_still_hold = lambda: None
 
     def _new_id(self) -> str:
         return "".join(self.dice.choice(_LETTERS) for _ in range(10))

@@ -174,6 +174,7 @@ def test_a_renewal_that_outlasts_the_lease_is_none(quiet: Simulation, careful: b
     if not careful:
         due = first.fence.ttl - first.fence.renew_after
         first.fence.must_hold = lambda: paused_renew() if first.fence.expires_at - chance.time < due else None
+        first.fence.must_still_hold = lambda: None
     chance.script["observe_all:after"] = 5.0
     first.round()
     assert set(launches(quiet).values()) == {1 if careful else 2}

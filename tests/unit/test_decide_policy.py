@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ainfinity.domain.cost import cost_of
+from ainfinity.domain.cost import least_cost
 from ainfinity.domain.decide import Call, Decision, Rules, Seen
 from ainfinity.domain.fold import ON_REQUEST, AttemptFold, JobFold
 from ainfinity.domain.observation import Observation, Phase
@@ -134,8 +134,7 @@ def check_bounds(case: Case, decision: Decision) -> None:
     assert (decision.call == Call.EXTEND) == (decision.deadline is not None)
     if attempt is None or found is None or not found.machine or not may_be_alive(case):
         return
-    so_far = cost_of(job, seen.now)
-    over_budget = rules.max_cost is not None and so_far is not None and so_far >= rules.max_cost
+    over_budget = rules.max_cost is not None and least_cost(job, seen.now) >= rules.max_cost
     ended = found.phase in (Phase.EXITED, Phase.VANISHED)
     waits = ended and attempt.fetching_since is None and E.ATTEMPT_FETCHING in kinds
     if over_budget and not waits:

@@ -159,6 +159,9 @@ def test_a_budget_that_is_spent_starts_nothing_new() -> None:
     assert (after.job.state, after.job.error_code) == (JobState.FAILED, "max_cost")
     unknown = replace(over, job=replace(job, spent=None))
     assert unknown.decide().call == Call.LAUNCH
+    # One machine without a price does not set all after it free: what is known is held against the budget.
+    _, decision = run({}, Seen(NOW, RUNNING), Rules(max_cost=40.0), {"spent": None})
+    assert decision.events[-1][1]["code"] == "max_cost"
 
 
 def test_what_was_given_is_recorded_once_and_again_after_a_move() -> None:
