@@ -34,7 +34,7 @@ from tests.services.workplace import write_chats
 AINFINITY = str(Path(sys.executable).with_name("ainfinity"))
 ANN = Actor("local:ann")
 #: Seconds. What waits for a time in a test need not wait long.
-QUICK = {"LEASE": "6", "RENEW": "2", "POLL": "2", "TICK": "0.5"}
+QUICK = {"LEASE": "6", "RENEW": "2", "POLL": "2"}
 
 
 class Desk:
