@@ -14,9 +14,19 @@ from tests.training.conftest import tiny_data, tiny_model, tiny_recipe
 
 __all__ = ["desk", "loopback", "tiny_data", "tiny_model", "tiny_recipe"]
 
-#: What only takes time begins first. What kills servers and nodes comes late, what looks at what is left comes last.
+#: What only takes time begins first, then what matters most, for time may run out. What looks at what is left is last.
 FIRST = "test_worker_and_front_go_for_good"
-LATE = ("test_faults", "test_abandoned", "test_killed", "test_nothing_left")
+ORDER = (
+    "test_training",
+    "test_killed",
+    "test_once",
+    "test_cancel",
+    "test_strangers",
+    "test_faults",
+    "test_remote_verbs",
+    "test_abandoned",
+    "test_nothing_left",
+)
 HERE = Path(__file__).parent
 #: No test begins later than this after the first, so that a machine that is too slow is told of and not waited for.
 MINUTES = float(os.environ.get("AINFINITY_SLURM_MINUTES") or 22)
@@ -30,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     others = [item for item in items if item not in mine]
     items[:] = [
         *others,
-        *sorted(mine, key=lambda item: LATE.index(item.path.stem) + 1 if item.path.stem in LATE else 0),
+        *sorted(mine, key=lambda item: -1 if item.name == FIRST else ORDER.index(item.path.stem)),
     ]
 
 

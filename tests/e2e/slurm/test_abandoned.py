@@ -34,20 +34,21 @@ def abandoned(loopback: Loopback, tmp_path_factory: pytest.TempPathFactory) -> I
     desk.extra["AINFINITY_IDLE_DOWN"] = "60"
     limit = {"policy__max_duration": LIMIT}
     try:
-        yield Abandoned(
+        made = Abandoned(
             desk,
             desk.launch("limited", desk.played("limited", FOREVER, **limit)),
             desk.launch("moving", desk.played("moving", FOREVER, resources__storage=str(desk.shared), **limit)),
             desk.launch("control", desk.played("control", FOREVER)),
         )
+        for name in ("limited", "moving", "control"):
+            desk.reached(name, "end")
+        desk.kill_workers()
+        yield made
     finally:
         assert desk.close() == []
 
 
 def test_worker_and_front_go_for_good(abandoned: Abandoned) -> None:
-    for name in ("limited", "moving", "control"):
-        abandoned.desk.reached(name, "end")
-    abandoned.desk.kill_workers()
     assert len(abandoned.desk.slurm_jobs()) == 3
     assert list(abandoned.desk.processes()) == []
 
