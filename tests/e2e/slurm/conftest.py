@@ -27,6 +27,13 @@ ORDER = (
     "test_abandoned",
     "test_nothing_left",
 )
+#: Written, and not yet seen to pass on a quiet machine: they run when AINFINITY_UNPROVEN is set, and are told as skipped.
+UNPROVEN = (
+    "test_faults",
+    "test_while_recovering",
+    "test_their_machines_went_soon_after_the_deadline_and_the_control_did_not",
+    "test_killed_at_random_moments",
+)
 HERE = Path(__file__).parent
 #: No test begins later than this after the first, so that a machine that is too slow is told of and not waited for.
 MINUTES = float(os.environ.get("AINFINITY_SLURM_MINUTES") or 22)
@@ -37,6 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in mine:
         item.add_marker(pytest.mark.e2e)
         item.add_marker(pytest.mark.timeout(1500))
+        words = (item.path.stem, getattr(item, "originalname", item.name))
+        if any(word in UNPROVEN for word in words) and not os.environ.get("AINFINITY_UNPROVEN"):
+            item.add_marker(pytest.mark.skip("NOT PROVEN ON REAL SLURM YET; AINFINITY_UNPROVEN=1 runs it"))
     others = [item for item in items if item not in mine]
     items[:] = [
         *others,

@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.slurm.desk import Desk
 from tests.e2e.slurm.loopback import VENV_PYTHON, wait_for
 
-STEPS = 300
+STEPS = 600
 
 
 def test_the_api_server_killed_in_mid_launch_leaves_one_slurm_job(desk: Desk) -> None:
@@ -37,6 +37,7 @@ def test_a_managed_job_whose_node_dies_in_mid_training_ends_as_if_it_had_not(
     here = desk.launch("here", {"recipe": recipe, "resources": {"processes": 1}})
     checkpoints = desk.shared / job / "checkpoints"
     wait_for(lambda: list(checkpoints.glob("*/COMPLETED")), "its first checkpoint", pause=0.05)
+    wait_for(lambda: desk.losses(job), "its first losses")
     (slurm,) = desk.loopback.squeue(desk.mine)
     with desk.loopback.killed_node(int(slurm.nodes.removeprefix("sim"))):
         assert not (desk.shared / job / "output" / "model").exists(), "it was quicker than this test"
@@ -48,7 +49,8 @@ def test_a_managed_job_whose_node_dies_in_mid_training_ends_as_if_it_had_not(
     assert attempt.recoveries >= 1
     started = [event.data for event in desk.events(job) if event.type == "trainer.started"]
     assert started[-1]["resumed_step"] >= 20
-    losses = desk.losses(job)
-    assert sorted(losses) == list(range(1, STEPS + 1))
-    assert losses == pytest.approx(desk.losses(here), abs=1e-5)
+    losses, undisturbed = desk.losses(job), desk.losses(here)
+    # What a node had not yet sent of its log dies with it: of the steps before, some may be missing, none may differ.
+    assert set(range(started[-1]["resumed_step"] + 1, STEPS + 1)) <= losses.keys()
+    assert losses == pytest.approx({step: undisturbed[step] for step in losses}, abs=1e-5)
     assert desk.slurm_jobs() == []
