@@ -27,11 +27,11 @@ ORDER = (
     "test_abandoned",
     "test_nothing_left",
 )
-#: Written, and not yet seen to pass on a quiet machine: they run when AINFINITY_UNPROVEN is set, and are told as skipped.
+#: Written, and not yet seen to pass: they run when AINFINITY_UNPROVEN is set, and are told as skipped otherwise.
 UNPROVEN = (
     "test_faults",
     "test_while_recovering",
-    "test_their_machines_went_soon_after_the_deadline_and_the_control_did_not",
+    "test_abandoned",
     "test_killed_at_random_moments",
 )
 HERE = Path(__file__).parent
